@@ -1,0 +1,166 @@
+"""Stage 1/6: sensor_msgs/Image | CompressedImage -> RgbFrame.
+
+Every encoding is one row of `ENCODINGS`; what is not in the table goes to cv_bridge where that is installed. Messages come
+from other programs and are checked as such: a bad one raises `DecodeError` and the next one is looked at afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DecodeError
+from .structs import RgbFrame
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
+    from std_msgs.msg import Header
+
+MAX_SIDE_PX = 16384
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How an encoding lies in memory and how it becomes RGB.
+
+    Attributes:
+        bytes_per_pixel: of one row.
+        to_rgb: (H * rows_per_row, W, bytes_per_pixel) uint8 -> (H, W, 3) uint8.
+        planar_420: a half-size plane of interleaved chroma follows the luma plane.
+        even_width: two pixels share their chroma.
+    """
+
+    bytes_per_pixel: int
+    to_rgb: Callable[[Pixels], Pixels]
+    planar_420: bool = False
+    even_width: bool = False
+
+
+def _cvt(code: int) -> Callable[[Pixels], Pixels]:
+    def convert(pixels: Pixels) -> Pixels:
+        return cv2.cvtColor(pixels, code)  # type: ignore[return-value]
+
+    return convert
+
+
+def _rgb_from_rgb(pixels: Pixels) -> Pixels:
+    return pixels
+
+
+# ROS names a Bayer pattern by its first row, OpenCV's older codes by the second row's second and third pixel: RGGB is "BG".
+ENCODINGS: dict[str, Encoding] = {
+    "rgb8": Encoding(3, _rgb_from_rgb),
+    "bgr8": Encoding(3, _cvt(cv2.COLOR_BGR2RGB)),
+    "rgba8": Encoding(4, _cvt(cv2.COLOR_RGBA2RGB)),
+    "bgra8": Encoding(4, _cvt(cv2.COLOR_BGRA2RGB)),
+    "mono8": Encoding(1, _cvt(cv2.COLOR_GRAY2RGB)),
+    "mono16": Encoding(2, _cvt(cv2.COLOR_GRAY2RGB)),
+    "yuv422": Encoding(2, _cvt(cv2.COLOR_YUV2RGB_UYVY), even_width=True),
+    "uyvy": Encoding(2, _cvt(cv2.COLOR_YUV2RGB_UYVY), even_width=True),
+    "yuv422_yuy2": Encoding(2, _cvt(cv2.COLOR_YUV2RGB_YUY2), even_width=True),
+    "yuyv": Encoding(2, _cvt(cv2.COLOR_YUV2RGB_YUY2), even_width=True),
+    "nv12": Encoding(1, _cvt(cv2.COLOR_YUV2RGB_NV12), planar_420=True, even_width=True),
+    "nv21": Encoding(1, _cvt(cv2.COLOR_YUV2RGB_NV21), planar_420=True, even_width=True),
+    "bayer_rggb8": Encoding(1, _cvt(cv2.COLOR_BayerBG2RGB)),
+    "bayer_bggr8": Encoding(1, _cvt(cv2.COLOR_BayerRG2RGB)),
+    "bayer_gbrg8": Encoding(1, _cvt(cv2.COLOR_BayerGR2RGB)),
+    "bayer_grbg8": Encoding(1, _cvt(cv2.COLOR_BayerGB2RGB)),
+}
+
+
+def rgb_frame_from_image(message: Image) -> RgbFrame:
+    """Decode a raw image.
+
+    Args:
+        message: sensor_msgs/Image in an encoding of `ENCODINGS`, any padded step, either byte order. nv12 and nv21 carry
+            1.5 * height rows of data, as video drivers give them.
+
+    Returns:
+        The frame. For rgb8 a view into the message.
+
+    Raises:
+        DecodeError: sizes that contradict each other or are absurd, or an encoding that nothing here can read.
+    """
+    height, width, step = message.height, message.width, message.step
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
+        raise DecodeError(f"image of {width}x{height} pixels: both sides must be 1 .. {MAX_SIDE_PX}")
+    encoding = ENCODINGS.get(message.encoding.lower())
+    if encoding is None:
+        return _frame(_rgb_from_cv_bridge(message), message.header)
+    row_bytes = width * encoding.bytes_per_pixel
+    if step < row_bytes:
+        raise DecodeError(f"{message.encoding} image of {width} pixels a row: step {step} is below the {row_bytes} bytes of a row")
+    if encoding.even_width and width % 2 or encoding.planar_420 and height % 2:
+        raise DecodeError(f"{message.encoding} image of {width}x{height} pixels: chroma is shared by two pixels, sides must be even")
+    rows = height * 3 // 2 if encoding.planar_420 else height
+    if len(message.data) != rows * step:
+        raise DecodeError(f"{message.encoding} image of {width}x{height} pixels, step {step}: data has {len(message.data)} bytes, not {rows * step}")
+    pixels = np.frombuffer(message.data, np.uint8).reshape(rows, step)[:, :row_bytes]
+    if message.encoding.lower() == "mono16":  # the high byte, wherever it is
+        pixels = pixels[:, 0 if message.is_bigendian else 1 :: 2]
+    elif encoding.bytes_per_pixel > 1:
+        pixels = pixels.reshape(rows, width, encoding.bytes_per_pixel) if step == row_bytes else _split_rows(pixels, encoding.bytes_per_pixel)
+    try:
+        return _frame(encoding.to_rgb(pixels), message.header)
+    except cv2.error as error:
+        raise DecodeError(f"{message.encoding} image of {width}x{height} pixels cannot be converted: {error.err}") from error
+
+
+def rgb_frame_from_compressed(message: CompressedImage) -> RgbFrame:
+    """Decode a JPEG or PNG image; the orientation tag is ignored, as camera_info is about the pixels as they are stored.
+
+    Raises:
+        DecodeError: another format, or data that is broken or cut short.
+    """
+    data = memoryview(message.data)
+    if "compresseddepth" in message.format.lower():
+        raise DecodeError(f"compressed image of format '{message.format}' is a depth image; this node takes JPEG and PNG pictures")
+    if bytes(data[:2]) == b"\xff\xd8":
+        complete = b"\xff\xd9" in bytes(data[-4096:])
+    elif bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
+        complete = b"IEND" in bytes(data[-4096:])
+    else:
+        raise DecodeError(f"compressed image of format '{message.format}' with {len(data)} bytes is neither JPEG nor PNG")
+    if not complete:
+        raise DecodeError(f"compressed image of format '{message.format}' is cut short after {len(data)} bytes")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise DecodeError(f"compressed image of format '{message.format}' is broken: {error.err}") from error
+    if bgr is None:
+        raise DecodeError(f"compressed image of format '{message.format}' is broken: {len(data)} bytes that do not decode")
+    if max(bgr.shape[:2]) > MAX_SIDE_PX:
+        raise DecodeError(f"image of {bgr.shape[1]}x{bgr.shape[0]} pixels: both sides must be 1 .. {MAX_SIDE_PX}")
+    return _frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), message.header)  # type: ignore[arg-type]
+
+
+def _split_rows(rows: Pixels, bytes_per_pixel: int) -> Pixels:
+    """View padded rows as (H, W, bytes_per_pixel) without copying."""
+    height, row_bytes = rows.shape
+    shape, strides = (height, row_bytes // bytes_per_pixel, bytes_per_pixel), (rows.strides[0], bytes_per_pixel, 1)
+    return np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
+
+
+def _rgb_from_cv_bridge(message: Image) -> Pixels:
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError:
+        known = ", ".join(ENCODINGS)
+        raise DecodeError(
+            f"image encoding '{message.encoding}' is not one of {known}; for others install cv_bridge (apt: ros-$ROS_DISTRO-cv-bridge)"
+        ) from None
+    try:
+        rgb: Pixels = CvBridge().imgmsg_to_cv2(message, "rgb8")
+    except (CvBridgeError, cv2.error, ValueError, TypeError) as error:
+        raise DecodeError(f"cv_bridge cannot convert image encoding '{message.encoding}': {error}") from error
+    return rgb
+
+
+def _frame(rgb: Pixels, header: Header) -> RgbFrame:
+    return RgbFrame(rgb, header.stamp.sec * 1_000_000_000 + header.stamp.nanosec, header.frame_id)

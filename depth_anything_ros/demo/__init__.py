@@ -1,0 +1,1 @@
+"""The demonstration: a camera, a recorder, and what ties them to the node."""

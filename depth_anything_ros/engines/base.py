@@ -1,0 +1,86 @@
+"""The interface of all engines: checks here, work in `_open`, `_infer` and `_close`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import ModelContract
+from ..errors import EngineError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What an engine takes or gives: name, numpy dtype and shape, None for an axis of any length."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def accepts(self, array: npt.NDArray[np.generic]) -> bool:
+        """Whether an array has this dtype and shape."""
+        fits = len(array.shape) == len(self.shape) and all(want in (None, got) for want, got in zip(self.shape, array.shape))
+        return fits and array.dtype == np.dtype(self.dtype)
+
+
+class Engine(ABC):
+    """Runs one model. Life: `open`, any number of `infer` from one thread, `close`; may be opened again."""
+
+    name: ClassVar[str]
+    contract: ModelContract
+    model_sha256: str
+    input_spec: TensorSpec
+    output_spec: TensorSpec
+
+    def open(self) -> None:
+        """Load the model and run it once at its first input size, so that what cannot work fails here.
+
+        Raises:
+            EngineError: the model cannot be loaded or run, or does not fit its contract.
+        """
+        self._open()
+        try:
+            for size in self.contract.input_sizes_hw:
+                want = (1, 3, *size)
+                if not self.input_spec.accepts(np.empty(want, np.float32)):
+                    raise EngineError(f"model '{self.contract.name}' takes {self.input_spec} but its contract says float32 {want}")
+            self.infer(np.zeros((1, 3, *self.contract.input_sizes_hw[0]), np.float32))
+        except BaseException:
+            self.close()
+            raise
+
+    def infer(self, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Run the network once.
+
+        Args:
+            tensor: (1, 3, h, w) float32, normalised as the contract says.
+
+        Returns:
+            (1, h, w) or (1, 1, h, w) float32; what it is, the contract's `output_kind` says. Valid until the next call.
+
+        Raises:
+            EngineError: the input or output does not fit the specification, or the run failed.
+        """
+        if not self.input_spec.accepts(tensor):
+            raise EngineError(f"engine '{self.name}' got {tensor.dtype} {tensor.shape} but takes {self.input_spec}")
+        output = self._infer(tensor)
+        if not self.output_spec.accepts(output):
+            raise EngineError(f"engine '{self.name}' gave {output.dtype} {output.shape} but should give {self.output_spec}")
+        return output
+
+    def close(self) -> None:
+        """Free everything; does nothing when it is closed already."""
+        self._close()
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _infer(self, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...

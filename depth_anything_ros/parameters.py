@@ -1,0 +1,65 @@
+"""RuntimeConfig <-> ROS parameters: declaration with text, unit, range and read-only flag, and checked live updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from .config import PARAMETERS, Parameter, RuntimeConfig
+from .errors import ConfigError
+
+_CHANGES = {"live": "", "configure": "Changes while unconfigured.", "start": "Set at start."}
+
+
+def descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """Return what `ros2 param describe` shows."""
+    described = ParameterDescriptor(description=parameter.text, read_only=parameter.when == "start")
+    constraints = [f"One of: {', '.join(parameter.choices)}."] if parameter.choices else []
+    described.additional_constraints = " ".join(filter(None, [*constraints, _CHANGES[parameter.when]]))
+    if parameter.low is not None and parameter.high is not None:
+        if parameter.type is float:
+            described.floating_point_range = [FloatingPointRange(from_value=parameter.low, to_value=parameter.high)]
+        else:
+            described.integer_range = [IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
+    return described
+
+
+class NodeParameters:
+    """The node's configuration, always valid, kept equal to its ROS parameters."""
+
+    def __init__(self, node: Node, is_unconfigured: Callable[[], bool]) -> None:
+        """Declare all parameters and take what was given at start.
+
+        Args:
+            node: the node to declare them on.
+            is_unconfigured: whether parameters that the engine or the endpoints were made from may change now.
+
+        Raises:
+            ConfigError: a value given at start is wrong.
+        """
+        self._is_unconfigured = is_unconfigured
+        given: dict[str, Any] = {}
+        for parameter in PARAMETERS.values():
+            default = list(parameter.default) if parameter.type is tuple else parameter.default
+            try:
+                given[parameter.name] = node.declare_parameter(parameter.name, default, descriptor(parameter)).value
+            except Exception as error:  # rclpy has a class for every way to be wrong
+                raise ConfigError(f"parameter {parameter.name}: {error}") from error
+        self.config = RuntimeConfig().updated(given)
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def _on_set(self, parameters: list[RosParameter[Any]]) -> SetParametersResult:
+        """Accept all or nothing; the reason of a refusal goes back to the caller."""
+        changes = {p.name: p.value for p in parameters if p.name in PARAMETERS}
+        try:
+            fixed = [name for name in changes if PARAMETERS[name].when == "configure" and not self._is_unconfigured()]
+            if fixed:
+                raise ConfigError(f"{', '.join(fixed)}: changes only while the node is unconfigured; deactivate and clean up first")
+            self.config = self.config.updated(changes)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)

@@ -1,0 +1,43 @@
+"""Package for pip and colcon: the runtime alone. `training/` is run from the checkout with the extra `training`."""
+
+from glob import glob
+
+from setuptools import setup
+
+PACKAGE = "depth_anything_ros"
+
+ROS_FROM_PYPI = [
+    "ros-rclpy[fastrtps]",
+    "ros-sensor-msgs",
+    "ros-std-msgs",
+    "ros-diagnostic-msgs",
+    "ros-lifecycle-msgs",
+    "ros-rcl-interfaces",
+]
+TRAINING = ["torch>=2.4", "onnx", "safetensors", "pyyaml", "moderngl", "trimesh", "pillow", "tensorboard"]
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Depth Anything as a ROS 2 perception node: camera images in, metric depth images and point clouds out.",
+    license="Apache-2.0",
+    author="depth_anything_ros maintainers",
+    author_email="maintainers@example.org",
+    python_requires=">=3.10",
+    packages=[PACKAGE, f"{PACKAGE}.engines", f"{PACKAGE}.demo"],
+    package_data={PACKAGE: ["models/*.onnx", "py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
+        (f"share/{PACKAGE}/config", glob("config/*")),
+        (f"lib/{PACKAGE}", ["scripts/depth_node"]),  # `ros2 run`: pip knows no lib/<package> for entry points
+    ],
+    install_requires=["numpy", "opencv-python-headless", "onnxruntime", "tqdm"],
+    extras_require={
+        "ros": ROS_FROM_PYPI,  # x86_64 only; elsewhere ROS 2 comes from its own packages
+        "test": ["pytest", "hypothesis", "psutil", "onnx", "ruff", "mypy", "colcon-common-extensions", "setuptools<80"],
+        "training": TRAINING,
+    },
+    zip_safe=True,
+)
