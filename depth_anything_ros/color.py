@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ def rgb_from_map(depth_map: DepthMap, colormap: str, near_m: float, far_m: float
     """Colour a map: near is the end of the colour map, unknown is black.
 
     Args:
-        depth_map: metric maps are shown in inverse depth between two fixed distances, so that a colour always means the
+        depth_map: metric maps are shown in log depth between two fixed distances, so that a colour always means the
             same distance; relative maps between their own 2nd and 98th percentile.
         colormap: turbo, inferno, viridis or gray.
         near_m: metres in the nearest colour.
@@ -26,8 +28,8 @@ def rgb_from_map(depth_map: DepthMap, colormap: str, near_m: float, far_m: float
     """
     values = depth_map.values
     if depth_map.kind == "depth_m":
-        nearness = np.reciprocal(values)
-        low, high = 1 / far_m, 1 / near_m
+        nearness = -cv2.log(values)
+        low, high = -math.log(far_m), -math.log(near_m)
     else:
         nearness = values
         low, high = np.nanpercentile(values[::4, ::4], (2, 98)) if np.isfinite(values[::4, ::4]).any() else (0.0, 1.0)

@@ -38,7 +38,9 @@ class Meter:
             self._durations: dict[str, deque[float]] = {}
 
     def count(self, event: str, by: int = 1) -> None:
-        """Note that something happened."""
+        """Note that something happened, `by` times at once."""
+        if not by:
+            return
         with self._lock:
             self._counts[event] += by
             self._times.setdefault(event, deque(maxlen=WINDOW_FRAMES)).append(time.monotonic())

@@ -48,6 +48,8 @@ class Engine(ABC):
                 want = (1, 3, *size)
                 if not self.input_spec.accepts(np.empty(want, np.float32)):
                     raise EngineError(f"model '{self.contract.name}' takes {self.input_spec} but its contract says float32 {want}")
+            if self.contract.resize == "lower_bound" and None not in self.input_spec.shape[2:]:
+                raise EngineError(f"model '{self.contract.name}': 'lower_bound' needs free height and width, this model has {self.input_spec}")
             self.infer(np.zeros((1, 3, *self.contract.input_sizes_hw[0]), np.float32))
         except BaseException:
             self.close()

@@ -1,0 +1,28 @@
+"""Environment of processes that send camera-sized messages with Fast DDS."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+PROFILE = "fastdds_shm16.xml"
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Kilted and later read the first, Jazzy and earlier the second."""
+
+
+def profile_path() -> Path | None:
+    """Return the shipped Fast DDS profile: in the checkout, or where pip put the package's share folder."""
+    places = (Path(__file__).parent.parent / "config", Path(sys.prefix) / "share" / "depth_anything_ros" / "config")
+    return next((place / PROFILE for place in places if (place / PROFILE).is_file()), None)
+
+
+def profile_environment(environment: Mapping[str, str], profile: Path | None = None) -> dict[str, str]:
+    """Return the variables to add so that big messages arrive; none where the user has set either, be it to nothing.
+
+    Stock Fast DDS has a 512 KiB shared-memory segment and loses most best-effort images between processes.
+    """
+    profile = profile or profile_path()
+    if profile is None or any(name in environment for name in PROFILE_VARIABLES):
+        return {}
+    return dict.fromkeys(PROFILE_VARIABLES, str(profile))

@@ -1,0 +1,54 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from depth_anything_ros.config import PARAMETERS, RuntimeConfig, markdown_table
+from depth_anything_ros.errors import ConfigError
+
+
+def test_every_parameter_has_text_and_every_number_a_range():
+    for parameter in PARAMETERS.values():
+        assert len(parameter.text) > 10, parameter.name
+        if parameter.type in (int, float):
+            assert parameter.low < parameter.high, parameter.name
+            assert parameter.low <= parameter.default <= parameter.high, parameter.name
+
+
+def test_defaults_are_acceptable():
+    defaults = {name: p.default for name, p in PARAMETERS.items()}
+    assert RuntimeConfig().updated(defaults) == RuntimeConfig()
+
+
+def test_update_changes_only_what_it_names():
+    config = RuntimeConfig().updated({"cloud.stride": 3, "scale.factor": 2})
+    assert (config.cloud.stride, config.scale.factor) == (3, 2.0)
+    assert dataclasses.replace(config, cloud=RuntimeConfig().cloud, scale=RuntimeConfig().scale) == RuntimeConfig()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cloud.stride": 0}, "cloud.stride: 0 is outside 1 .. 64"),
+        ({"cloud.stride": 1.5}, "cloud.stride: 1.5 is not of type int"),
+        ({"cloud.stride": True}, "cloud.stride: True is not of type int"),
+        ({"autostart": 1}, "autostart: 1 is not of type bool"),
+        ({"scale.factor": float("nan")}, "scale.factor: nan is not finite"),
+        ({"depth.encoding": "mono8"}, "depth.encoding: 'mono8' is not one of 32FC1, 16UC1"),
+        ({"no.such": 1}, "no.such: no such parameter"),
+        ({"color.near_m": 20.0}, r"color.far_m \(10\) must be above color.near_m \(20\)"),
+        ({"cloud.min_m": 3.0, "cloud.max_m": 2.0}, r"cloud.max_m \(2\) must be 0 or above cloud.min_m \(3\)"),
+    ],
+)
+def test_bad_values_say_what_is_wrong(values, message):
+    with pytest.raises(ConfigError, match=message):
+        RuntimeConfig().updated(values)
+
+
+def test_values_are_checked_together():
+    assert RuntimeConfig().updated({"color.near_m": 20.0, "color.far_m": 30.0}).color.near_m == 20.0
+
+
+def test_readme_table_is_the_generated_one():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert markdown_table() in readme, "README.md: put the output of `python3 -m depth_anything_ros.config` into the parameters section"

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from depth_anything_ros.config import RuntimeConfig
+from depth_anything_ros.engines import open_engine
+from depth_anything_ros.geometry import intrinsics_from_hfov
+from depth_anything_ros.pipeline import Pipeline
+from depth_anything_ros.structs import Intrinsics, RgbFrame
+
+from .models import write_tiny_model
+
+GRAY = RgbFrame(np.full((48, 64, 3), 51, np.uint8))  # 0.2 of white: the tiny model says 1.2
+
+
+def run(frame=GRAY, intrinsics=None, **values):
+    config = RuntimeConfig().updated({key.replace("__", "."): value for key, value in values.items()})
+    return Pipeline(open_engine(config))(frame, config, intrinsics)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return lambda **changes: str(write_tiny_model(tmp_path / "m.onnx", **changes))
+
+
+def test_metric_model_gives_metres_at_the_images_size(model):
+    prediction = run(model=model())
+    assert prediction.depth.kind == "depth_m"
+    assert prediction.depth.values.shape == (48, 64)
+    np.testing.assert_allclose(prediction.depth.values, 1.2, rtol=1e-6)
+    assert (prediction.relative, prediction.no_depth_reason) == (None, "")
+    assert set(prediction.stage_s) == {"preprocess", "infer", "postprocess"}
+
+
+def test_relative_model_gives_no_metres_and_says_what_would(model):
+    prediction = run(model=model(output_kind="disparity_affine_invariant"))
+    assert prediction.depth is None
+    assert prediction.relative.kind == "disparity_affine_invariant"
+    assert "set scale.mode to fixed" in prediction.no_depth_reason
+
+
+def test_relative_model_with_fixed_scale_gives_both(model):
+    prediction = run(model=model(output_kind="disparity_affine_invariant"), scale__mode="fixed", scale__factor=0.5, scale__offset=0.4)
+    np.testing.assert_allclose(prediction.depth.values, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(prediction.relative.values, 1.2, rtol=1e-6)
+
+
+CANONICAL = {"output_kind": "depth_canonical_focal", "canonical_focal_px": 20.0}
+
+
+def test_canonical_model_uses_the_cameras_focal_length(model):
+    """80 px at 64 px width are 40 px in the network's 32: twice the canonical 20."""
+    prediction = run(intrinsics=Intrinsics(80, 80, 32, 24, (48, 64)), model=model(**CANONICAL))
+    np.testing.assert_allclose(prediction.depth.values, 2.4, rtol=1e-6)
+
+
+def test_canonical_model_without_camera_uses_the_field_of_view_that_was_set(model):
+    hfov = run(model=model(**CANONICAL), fallback_hfov_deg=90.0)
+    focal_px = intrinsics_from_hfov(90.0, (48, 64)).fx
+    np.testing.assert_allclose(hfov.depth.values, 1.2 * focal_px * 0.5 / 20, rtol=1e-6)
+    none = run(model=model(**CANONICAL), fallback_hfov_deg=0.0)
+    assert none.depth is None
+    assert "needs the focal length" in none.no_depth_reason
+
+
+def test_nearer_limit_of_model_and_parameter_counts(model):
+    assert np.isinf(run(model=model(max_depth_m=1.1)).depth.values).all()
+    assert np.isinf(run(model=model(max_depth_m=50.0), depth__max_m=1.1).depth.values).all()
+    assert np.isfinite(run(model=model(max_depth_m=50.0), depth__max_m=1.3).depth.values).all()
+
+
+def test_downsample_divides_the_size(model):
+    assert run(model=model(), depth__downsample=3).depth.values.shape == (16, 21)
+
+
+def test_size_may_change_from_frame_to_frame(model):
+    config = RuntimeConfig().updated({"model": model()})
+    pipeline = Pipeline(open_engine(config))
+    for size in ((48, 64), (30, 90), (48, 64)):
+        assert pipeline(RgbFrame(np.zeros((*size, 3), np.uint8)), config, None).depth.values.shape == size
+
+
+def test_result_is_not_overwritten_by_the_next_frame(model):
+    config = RuntimeConfig().updated({"model": model()})
+    pipeline = Pipeline(open_engine(config))
+    first = pipeline(GRAY, config, None).depth.values
+    before = first.copy()
+    pipeline(RgbFrame(np.full((48, 64, 3), 255, np.uint8)), config, None)
+    np.testing.assert_array_equal(first, before)
