@@ -6,6 +6,7 @@ Data path: `_on_image` stores -> the worker's thread takes the newest -> `_proce
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -33,9 +34,6 @@ from .pipeline import Pipeline, Prediction
 from .structs import RgbFrame
 from .worker import Worker
 
-NEWEST_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-EVERY_FRAME_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
-EVERY_FRAME_LOSSY_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.BEST_EFFORT)
 THROTTLE_S = 5.0
 
 
@@ -108,7 +106,7 @@ class DepthNode(LifecycleNode):
         """Subscribe."""
         self.health.state, self.health.active_since_s = "active", time.monotonic()
         result = super().on_activate(state)
-        self._subscribe(EVERY_FRAME_QOS if self.config.frame_policy == "all" else NEWEST_QOS)
+        self._subscribe()
         self.get_logger().info(f"active: waiting for images on {self._subscriptions_made[0].topic_name}")
         return result
 
@@ -140,15 +138,15 @@ class DepthNode(LifecycleNode):
         self._worker.stop()
         self.destroy_node()
 
-    def _subscribe(self, qos: QoSProfile) -> None:
+    def _subscribe(self) -> None:
+        """Subscribe so that every camera connects: best effort, newest only. Where every frame counts, reliable and all of them."""
+        kind, topic = (CompressedImage, "image/compressed") if self.config.image_transport == "compressed" else (Image, "image")
+        every = self.config.frame_policy == "all"
+        qos = QoSProfile(depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE) if every else _newest_qos()
         overridable = QoSOverridingOptions.with_default_policies()
-        compressed = self.config.image_transport == "compressed"
-        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        self._subscriptions_made = [
-            self.create_subscription(kind, topic, self._on_image, qos, qos_overriding_options=overridable),
-            self.create_subscription(CameraInfo, "camera_info", self._infos.add, NEWEST_QOS, qos_overriding_options=overridable),
-        ]
-        self._image_qos = qos
+        image = self.create_subscription(kind, topic, self._on_image, qos, qos_overriding_options=overridable)
+        info = self.create_subscription(CameraInfo, "camera_info", self._infos.add, _newest_qos(), qos_overriding_options=overridable)
+        self._subscriptions_made = [image, info]
 
     def _unsubscribe(self) -> None:
         for subscription in self._subscriptions_made:
@@ -245,14 +243,20 @@ class DepthNode(LifecycleNode):
 
     def _follow_best_effort_publishers(self) -> None:
         """Where every frame is wanted but the camera is best effort, take what it gives rather than nothing."""
-        if not self._subscriptions_made or self._image_qos is not EVERY_FRAME_QOS:
+        if self.config.frame_policy != "all" or not self._subscriptions_made:
             return
-        topic = self._subscriptions_made[0].topic_name
+        image = self._subscriptions_made[0]
+        topic = image.topic_name
         publishers = self.get_publishers_info_by_topic(topic)
-        if any(p.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for p in publishers):
-            self.get_logger().warning(f"{topic} is published best effort: frames may be lost on their way although frame_policy is 'all'")
-            self._unsubscribe()
-            self._subscribe(EVERY_FRAME_LOSSY_QOS)
+        if image.qos_profile.reliability != ReliabilityPolicy.RELIABLE or all(
+            p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
+        ):
+            return
+        self.get_logger().warning(f"{topic} is published best effort: frames may be lost on their way although frame_policy is 'all'")
+        qos = image.qos_profile
+        qos.reliability = ReliabilityPolicy.BEST_EFFORT
+        self.destroy_subscription(image)
+        self._subscriptions_made[0] = self.create_subscription(image.msg_type, topic, self._on_image, qos)
 
     def _log_throttled(self, severity: str, text: str) -> None:
         """Log each kind of trouble (its text without the numbers) at most once in `THROTTLE_S`."""
@@ -266,6 +270,11 @@ class DepthNode(LifecycleNode):
             self.get_logger().error(text)
         else:
             self.get_logger().warning(text)
+
+
+def _newest_qos() -> QoSProfile:
+    """Return a new profile: rclpy writes a user's overrides into the one that it is given."""
+    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -282,6 +291,7 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # launch and the terminal may both send it: once is enough
         if node is not None:
             node.close()
         rclpy.try_shutdown()

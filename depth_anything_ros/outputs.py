@@ -19,7 +19,6 @@ from .geometry import CloudBuilder, scaled
 from .pipeline import Prediction
 from .structs import DepthMap, RgbFrame
 
-OUTPUT_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 TOPICS: dict[str, tuple[str, type]] = {
     "depth": ("depth/image", Image),
     "points": ("depth/points", PointCloud2),
@@ -37,7 +36,7 @@ class Outputs:
         self._node = node
         overridable = QoSOverridingOptions.with_default_policies()
         self._publishers: dict[str, Any] = {
-            name: node.create_lifecycle_publisher(kind, topic, OUTPUT_QOS, qos_overriding_options=overridable)
+            name: node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable)
             for name, (topic, kind) in TOPICS.items()
         }
         self._cloud_builder = CloudBuilder()
@@ -81,3 +80,8 @@ class Outputs:
         rgb = frame.rgb if config.cloud.fields == "xyzrgb" else None
         range_m = config.cloud.min_m, config.cloud.max_m or math.inf
         return messages.cloud(header, self._cloud_builder(depth.values, intrinsics, rgb, config.cloud.stride, range_m))
+
+
+def _qos() -> QoSProfile:
+    """Return a new profile: rclpy writes a user's overrides into the one that it is given."""
+    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
