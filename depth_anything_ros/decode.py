@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from std_msgs.msg import Header
 
 MAX_SIDE_PX = 16384
+MAX_PIXELS = 2**26
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -88,8 +89,7 @@ def rgb_frame_from_image(message: Image) -> RgbFrame:
         DecodeError: sizes that contradict each other or are absurd, or an encoding that nothing here can read.
     """
     height, width, step = message.height, message.width, message.step
-    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
-        raise DecodeError(f"image of {width}x{height} pixels: both sides must be 1 .. {MAX_SIDE_PX}")
+    _check_size(width, height)
     encoding = ENCODINGS.get(message.encoding.lower())
     if encoding is None:
         return _frame(_rgb_from_cv_bridge(message), message.header)
@@ -118,26 +118,59 @@ def rgb_frame_from_compressed(message: CompressedImage) -> RgbFrame:
     Raises:
         DecodeError: another format, or data that is broken or cut short.
     """
-    data = memoryview(message.data)
+    data = bytes(message.data)
     if "compresseddepth" in message.format.lower():
-        raise DecodeError(f"compressed image of format '{message.format}' is a depth image; this node takes JPEG and PNG pictures")
-    if bytes(data[:2]) == b"\xff\xd8":
-        complete = b"\xff\xd9" in bytes(data[-4096:])
-    elif bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
-        complete = b"IEND" in bytes(data[-4096:])
+        raise DecodeError(f"compressed image of format {message.format!r} is a depth image; this node takes JPEG and PNG pictures")
+    if data[:2] == b"\xff\xd8":
+        size_wh = _jpeg_size_wh(data)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        size_wh = _png_size_wh(data)
     else:
-        raise DecodeError(f"compressed image of format '{message.format}' with {len(data)} bytes is neither JPEG nor PNG")
-    if not complete:
-        raise DecodeError(f"compressed image of format '{message.format}' is cut short after {len(data)} bytes")
+        raise DecodeError(f"compressed image of format {message.format!r} with {len(data)} bytes is neither JPEG nor PNG")
+    if size_wh is None:
+        raise DecodeError(f"compressed image of format {message.format!r} is broken or cut short after {len(data)} bytes")
+    _check_size(*size_wh)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise DecodeError(f"compressed image of format '{message.format}' is broken: {error.err}") from error
+        raise DecodeError(f"compressed image of format {message.format!r} is broken: {error.err}") from error
     if bgr is None:
-        raise DecodeError(f"compressed image of format '{message.format}' is broken: {len(data)} bytes that do not decode")
-    if max(bgr.shape[:2]) > MAX_SIDE_PX:
-        raise DecodeError(f"image of {bgr.shape[1]}x{bgr.shape[0]} pixels: both sides must be 1 .. {MAX_SIDE_PX}")
+        raise DecodeError(f"compressed image of format {message.format!r} is broken: {len(data)} bytes that do not decode")
     return _frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), message.header)  # type: ignore[arg-type]
+
+
+def _check_size(width: int, height: int) -> None:
+    if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX and width * height <= MAX_PIXELS):
+        raise DecodeError(f"image of {width}x{height} pixels: both sides must be 1 .. {MAX_SIDE_PX}, at most {MAX_PIXELS} pixels in all")
+
+
+def _png_size_wh(data: bytes) -> tuple[int, int] | None:
+    """Return width and height, or None unless every chunk up to the end is there: OpenCV allocates what a chunk claims."""
+    at, size_wh = 8, None
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"IHDR" and at == 8 and length == 13:
+            size_wh = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        at += 12 + length
+        if kind == b"IEND":
+            return size_wh if at <= len(data) else None
+    return None
+
+
+def _jpeg_size_wh(data: bytes) -> tuple[int, int] | None:
+    """Return width and height from the frame header, or None where there is none or the end-of-image marker is missing."""
+    if b"\xff\xd9" not in data[-4096:]:
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def _split_rows(rows: Pixels, bytes_per_pixel: int) -> Pixels:
@@ -153,12 +186,12 @@ def _rgb_from_cv_bridge(message: Image) -> Pixels:
     except ImportError:
         known = ", ".join(ENCODINGS)
         raise DecodeError(
-            f"image encoding '{message.encoding}' is not one of {known}; for others install cv_bridge (apt: ros-$ROS_DISTRO-cv-bridge)"
+            f"image encoding {message.encoding!r} is not one of {known}; for others install cv_bridge (apt: ros-$ROS_DISTRO-cv-bridge)"
         ) from None
     try:
         rgb: Pixels = CvBridge().imgmsg_to_cv2(message, "rgb8")
     except (CvBridgeError, cv2.error, ValueError, TypeError) as error:
-        raise DecodeError(f"cv_bridge cannot convert image encoding '{message.encoding}': {error}") from error
+        raise DecodeError(f"cv_bridge cannot convert image encoding {message.encoding!r}: {error}") from error
     return rgb
 
 

@@ -259,8 +259,8 @@ class DepthNode(LifecycleNode):
         self._subscriptions_made[0] = self.create_subscription(image.msg_type, topic, self._on_image, qos)
 
     def _log_throttled(self, severity: str, text: str) -> None:
-        """Log each kind of trouble (its text without the numbers) at most once in `THROTTLE_S`."""
-        kind, now_s = re.sub(r"\d+", "#", text), time.monotonic()
+        """Log each kind of trouble (its text without numbers and quotations) at most once in `THROTTLE_S`."""
+        kind, now_s = re.sub(r"\d+|'.*?'", "#", text, flags=re.DOTALL), time.monotonic()
         if now_s - self._logged_s.get(kind, -THROTTLE_S) < THROTTLE_S:
             return
         if len(self._logged_s) > 200:

@@ -97,7 +97,7 @@ GOOD = {"data": bytes(8 * 36), "encoding": "rgb8", "width": 12, "height": 8, "st
         ({"data": b""}, "data has 0 bytes"),
         ({"step": 35}, "step 35 is below the 36 bytes of a row"),
         ({"step": 0}, "step 0 is below"),
-        ({"width": 0}, "image of 0x8 pixels: both sides must be 1 .. 16384"),
+        ({"width": 0}, "image of 0x8 pixels: both sides must be 1 .. 16384, at most 67108864 pixels in all"),
         ({"height": 0}, "image of 12x0 pixels"),
         ({"width": 2**31, "height": 2**31, "step": 2**32 - 1}, "both sides must be"),
         ({"encoding": "nv12", "height": 7, "step": 12}, "sides must be even"),
@@ -152,7 +152,7 @@ def test_compressed_images_are_decoded(ending, tolerance):
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
 def test_compressed_image_that_is_cut_short_is_refused(ending):
     data = cv2.imencode(ending, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
-    with pytest.raises(DecodeError, match="cut short after"):
+    with pytest.raises(DecodeError, match="broken or cut short after"):
         rgb_frame_from_compressed(compressed(data[: len(data) // 2]))
 
 
@@ -163,12 +163,23 @@ def test_compressed_image_that_is_cut_short_is_refused(ending):
         (b"GIF89a....", "gif", "neither JPEG nor PNG"),
         (b"\xff\xd8\xff\xd9", "jpeg", "is broken"),
         (b"\x89PNG\r\n\x1a\nIEND", "png", "is broken"),
+        (b"\x89PNG\r\n\x1a\n\xf8%\x8e\x81IEND", "png", "is broken"),  # claims a chunk of 4 GB
         (b"\xff\xd8\xff\xd9", "16UC1; compressedDepth", "is a depth image"),
     ],
 )
 def test_broken_compressed_images_are_refused(data, format_text, message):
     with pytest.raises(DecodeError, match=message):
         rgb_frame_from_compressed(compressed(data, format_text))
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_size_is_checked_before_anything_is_allocated(ending, monkeypatch):
+    data = bytearray(cv2.imencode(ending, np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    at = 16 if ending == ".png" else data.index(b"\xff\xc0") + 5
+    data[at : at + (8 if ending == ".png" else 4)] = (20000).to_bytes(4 if ending == ".png" else 2, "big") * 2
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(DecodeError, match="image of 20000x20000 pixels"):
+        rgb_frame_from_compressed(compressed(data))
 
 
 def test_orientation_tag_is_ignored():
