@@ -42,13 +42,16 @@ class Parameter:
             value = tuple(value)
         if type(value) is not self.type:
             raise ConfigError(f"{self.name}: {value!r} is not of type {self.type.__name__}")
+        self._check_range(value)
+        return value
+
+    def _check_range(self, value: Any) -> None:  # noqa: ANN401
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{self.name}: {value} is not finite")
         if self.low is not None and self.high is not None and not self.low <= value <= self.high:
             raise ConfigError(f"{self.name}: {value} is outside {self.low:g} .. {self.high:g}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.name}: '{value}' is not one of {', '.join(self.choices)}")
-        return value
 
 
 def _param(
@@ -76,9 +79,7 @@ class SyntheticConfig:
     """The `synthetic` engine, for tests and for measuring the node itself."""
 
     delay_ms: float = _param(0.0, "time that one inference takes, in milliseconds", "configure", (0.0, 60000.0))
-    output_kind: str = _param(
-        "depth_m", "what the engine says its output is", "configure", choices=("depth_m", "disparity_affine_invariant")
-    )
+    output_kind: str = _param("depth_m", "what the engine says its output is", "configure", choices=("depth_m", "disparity_affine_invariant"))
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,7 @@ class ScaleConfig:
         "model: the model is metric; fixed: use scale.factor and scale.offset; none: a relative model stays relative",
         choices=("model", "fixed", "none"),
     )
-    factor: float = _param(
-        1.0, "fixed mode: depth = factor * depth + offset, or 1/depth = factor * disparity + offset", limits=(1e-6, 1e6)
-    )
+    factor: float = _param(1.0, "fixed mode: depth = factor * depth + offset, or 1/depth = factor * disparity + offset", limits=(1e-6, 1e6))
     offset: float = _param(0.0, "fixed mode: see scale.factor; metres, or 1/metres for a relative model", limits=(-1e6, 1e6))
 
 

@@ -96,7 +96,7 @@ def rgb_frame_from_image(message: Image) -> RgbFrame:
     row_bytes = width * encoding.bytes_per_pixel
     if step < row_bytes:
         raise DecodeError(f"{message.encoding} image of {width} pixels a row: step {step} is below the {row_bytes} bytes of a row")
-    if encoding.even_width and width % 2 or encoding.planar_420 and height % 2:
+    if (encoding.even_width and width % 2) or (encoding.planar_420 and height % 2):
         raise DecodeError(f"{message.encoding} image of {width}x{height} pixels: chroma is shared by two pixels, sides must be even")
     rows = height * 3 // 2 if encoding.planar_420 else height
     if len(message.data) != rows * step:

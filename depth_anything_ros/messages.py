@@ -94,7 +94,7 @@ def fill_data(message: Any, pixels: npt.NDArray[Any]) -> None:  # noqa: ANN401 -
     any buffer when it converts the message, so the private attribute is set where it exists. The message then shares the
     array's memory: publish it before the array changes.
     """
-    buffer = memoryview(np.ascontiguousarray(pixels)).cast("B")
+    buffer = np.ascontiguousarray(pixels).data.cast("B")
     if hasattr(message, "_data"):
         message._data = buffer
     else:

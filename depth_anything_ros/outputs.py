@@ -36,8 +36,7 @@ class Outputs:
         self._node = node
         overridable = QoSOverridingOptions.with_default_policies()
         self._publishers: dict[str, Any] = {
-            name: node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable)
-            for name, (topic, kind) in TOPICS.items()
+            name: node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable) for name, (topic, kind) in TOPICS.items()
         }
         self._cloud_builder = CloudBuilder()
 

@@ -86,9 +86,7 @@ class Pipeline:
         return None, "the model needs the focal length: publish a valid camera_info or set fallback_hfov_deg"
 
 
-RELATIVE_MODEL_REASON = (
-    "the model is relative: set scale.mode to fixed with scale.factor and scale.offset, or use a metric model"
-)
+RELATIVE_MODEL_REASON = "the model is relative: set scale.mode to fixed with scale.factor and scale.offset, or use a metric model"
 
 
 def published_size_hw(image_size_hw: tuple[int, int], config: RuntimeConfig) -> tuple[int, int]:

@@ -18,9 +18,7 @@ FARTHEST_M = 1e6
 """Metres; where a model states no limit, what is farther than this counts as beyond range."""
 
 
-def map_from_raw(
-    raw: npt.NDArray[np.float32], resize: ResizeRecord, contract: ModelContract, focal_px: float | None = None
-) -> DepthMap:
+def map_from_raw(raw: npt.NDArray[np.float32], resize: ResizeRecord, contract: ModelContract, focal_px: float | None = None) -> DepthMap:
     """Give a network's raw output its unit, at the network's own size.
 
     Args:

@@ -30,7 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, required=True, help="where <stem>.npy and <stem>.png go")
     parser.add_argument("--model", default="", help="ONNX model (default: the one inside the package)")
     parser.add_argument("--engine", default="onnxruntime", help=f"inference engine: {', '.join(ENGINES)}")
-    parser.add_argument("--hfov-deg", type=float, default=RuntimeConfig.fallback_hfov_deg, help="the camera's horizontal field of view, for models that need the focal length (default: %(default)g)")
+    parser.add_argument(
+        "--hfov-deg",
+        type=float,
+        default=RuntimeConfig.fallback_hfov_deg,
+        help="the camera's horizontal field of view, for models that need the focal length (default: %(default)g)",
+    )
     args = parser.parse_args(argv)
     twins = [stem for stem, count in Counter(path.stem for path in args.images).items() if count > 1]
     if twins:

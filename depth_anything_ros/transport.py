@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 PROFILE = "fastdds_shm16.xml"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Kilted and later read the first, Jazzy and earlier the second."""
+"""Kilted and later (rclpy 9) read the first and call the second deprecated; Jazzy and earlier read only the second."""
 
 
 def profile_path() -> Path | None:
@@ -25,4 +26,8 @@ def profile_environment(environment: Mapping[str, str], profile: Path | None = N
     profile = profile or profile_path()
     if profile is None or any(name in environment for name in PROFILE_VARIABLES):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(profile))
+    return {PROFILE_VARIABLES[0] if _rclpy_major() >= 9 else PROFILE_VARIABLES[1]: str(profile)}
+
+
+def _rclpy_major() -> int:
+    return int(version("rclpy").split(".")[0])

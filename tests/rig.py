@@ -62,7 +62,16 @@ def stamp_ns(message: Any) -> int:
 class Rig:
     """Attributes: node, peer, `got` (messages by topic), `diagnostics` (all status messages, oldest first)."""
 
-    def __init__(self, autostart: bool = True, subscribe: tuple[str, ...] = ("depth/image",), compressed: bool = False, qos=RELIABLE, camera_qos=RELIABLE, cli_args=(), **parameters) -> None:
+    def __init__(
+        self,
+        autostart: bool = True,
+        subscribe: tuple[str, ...] = ("depth/image",),
+        compressed: bool = False,
+        qos=RELIABLE,
+        camera_qos=RELIABLE,
+        cli_args=(),
+        **parameters,
+    ) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         values = {"engine": "synthetic", "diagnostics.period_s": 0.1} | {k.replace("__", "."): v for k, v in parameters.items()}
@@ -75,7 +84,9 @@ class Rig:
             executor.add_node(member)
         self.got: dict[str, list[Any]] = {}
         self.diagnostics: list[Any] = []
-        self.image_publisher = self.peer.create_publisher(CompressedImage if compressed else Image, "image/compressed" if compressed else "image", camera_qos)
+        self.image_publisher = self.peer.create_publisher(
+            CompressedImage if compressed else Image, "image/compressed" if compressed else "image", camera_qos
+        )
         self.info_publisher = self.peer.create_publisher(CameraInfo, "camera_info", camera_qos)
         self.peer.create_subscription(DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.extend(m.status), 10)
         for topic in subscribe:
@@ -96,7 +107,13 @@ class Rig:
             return bool(inputs) and all(self.node.count_subscribers(topic) and self.peer.count_publishers(topic) for topic in self.got)
 
         self.wait(connected, "discovery")
-        wanted = {"depth/image": "depth", "depth/relative": "relative", "depth/color": "color", "depth/camera_info": "camera_info", "depth/points": "points"}
+        wanted = {
+            "depth/image": "depth",
+            "depth/relative": "relative",
+            "depth/color": "color",
+            "depth/camera_info": "camera_info",
+            "depth/points": "points",
+        }
         self.wait(lambda: self.node._outputs.wanted() >= {wanted[topic] for topic in self.got}, "matching")
 
     def wait(self, condition, what: str = "condition", timeout_s: float = 10.0) -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from depth_anything_ros.config import PARAMETERS, RuntimeConfig, SyntheticConfig
-from depth_anything_ros.engines import ENGINES, open_engine
-from depth_anything_ros.engines import registry
+from depth_anything_ros.engines import ENGINES, open_engine, registry
 from depth_anything_ros.engines.base import Engine, TensorSpec
 from depth_anything_ros.engines.synthetic_engine import SyntheticEngine, depth_of_frame_number, draw_frame_number, read_frame_number
 from depth_anything_ros.errors import ContractError, EngineError
@@ -66,16 +65,22 @@ def test_provider_that_is_not_there_is_an_error_not_a_fall_back(tmp_path):
 
 
 def test_provider_that_onnxruntime_drops_is_an_error(tmp_path, monkeypatch):
-    """onnxruntime goes on with the CPU where a listed provider fails to start; simulated by saying that it is available."""
+    """Onnxruntime goes on with the CPU where a listed provider fails to start; simulated by saying that it is available."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(EngineError, match="(could not start provider|cannot open).*CUDAExecutionProvider"):
-        open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx")), onnxruntime__providers=["CUDAExecutionProvider", "CPUExecutionProvider"]))
+        open_engine(
+            config(model=str(write_tiny_model(tmp_path / "m.onnx")), onnxruntime__providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+        )
 
 
 def test_threads_reach_the_session(tmp_path, monkeypatch):
     seen = []
     real = ort.InferenceSession
-    monkeypatch.setattr(ort, "InferenceSession", lambda path, options, providers: seen.append(options.intra_op_num_threads) or real(path, options, providers=providers))
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda path, options, providers: seen.append(options.intra_op_num_threads) or real(path, options, providers=providers),
+    )
     open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx")), onnxruntime__threads=1))
     assert seen == [1]
 

@@ -124,7 +124,9 @@ images = st.builds(
     lambda **fields: Image(**fields),
     height=st.one_of(st.integers(0, 40), st.integers(0, 2**32 - 1)),
     width=st.one_of(st.integers(0, 40), st.integers(0, 2**32 - 1)),
-    encoding=st.one_of(st.sampled_from([*ENCODINGS, *(e.upper() for e in ENCODINGS)]), st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=12)),
+    encoding=st.one_of(
+        st.sampled_from([*ENCODINGS, *(e.upper() for e in ENCODINGS)]), st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=12)
+    ),
     step=st.one_of(st.integers(0, 200), st.integers(0, 2**32 - 1)),
     is_bigendian=st.integers(0, 255),
     data=st.binary(max_size=3000),

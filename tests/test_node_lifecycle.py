@@ -43,7 +43,7 @@ def test_unusable_model_fails_configure_and_a_good_one_mends_it(rig, tmp_path):
     (tmp_path / "cut.onnx").write_bytes(write_tiny_model(tmp_path / "good.onnx").read_bytes()[:100])
     assert r.set_parameters(model=str(tmp_path / "cut.onnx"))[0].successful
     assert not transition(r, CONFIGURE)
-    status, _ = r.status(lambda s: "truncated" in s.message)
+    r.status(lambda s: "truncated" in s.message)
     assert r.set_parameters(model=str(tmp_path / "good.onnx"))[0].successful
     assert transition(r, CONFIGURE)
     assert transition(r, ACTIVATE)
@@ -75,7 +75,7 @@ def test_onnxruntime_threads_reach_the_engine(rig, tmp_path, monkeypatch):
 
 def test_without_autostart_the_node_waits(rig):
     r = rig(autostart=False, subscribe=())
-    status, values = r.status()
+    _, values = r.status()
     assert values["state"] == "unconfigured"
     assert transition(r, CONFIGURE)
     assert r.node.count_subscribers("image") == 0, "subscriptions exist only while active"
@@ -195,7 +195,9 @@ def test_diagnostics_tell_what_happened(rig):
 
 def node_process(*parameters):
     arguments = [piece for p in parameters for piece in ("-p", p)]
-    return subprocess.Popen([sys.executable, "-m", "depth_anything_ros.node", "--ros-args", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "depth_anything_ros.node", "--ros-args", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize("autostart", ["true", "false"])

@@ -158,6 +158,13 @@ def test_names_are_relative_and_remappable(rig):
     r = rig(autostart=False, subscribe=(), cli_args=["-r", "__ns:=/front", "-r", "depth/image:=metric"])
     r.node.autostart()
     names = {name for name, _ in r.node.get_publisher_names_and_types_by_node("depth_anything", "/front")}
-    assert {"/front/metric", "/front/depth/points", "/front/depth/camera_info", "/front/depth/relative", "/front/depth/color", "/diagnostics"} <= names
+    assert {
+        "/front/metric",
+        "/front/depth/points",
+        "/front/depth/camera_info",
+        "/front/depth/relative",
+        "/front/depth/color",
+        "/diagnostics",
+    } <= names
     subscribed = {name for name, _ in r.node.get_subscriber_names_and_types_by_node("depth_anything", "/front")}
     assert {"/front/image", "/front/camera_info"} <= subscribed

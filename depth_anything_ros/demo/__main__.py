@@ -19,6 +19,7 @@ from .recorder import Recorder
 from .report import write_report
 
 START_TIMEOUT_S = 60.0
+SETTLE_S = 1.5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     executor.add_node(recorder)
     try:
         problem = _record(recorder, executor, processes, args.seconds)
+        _stop({"camera": processes["camera"]})
+        _settle(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         problem = "interrupted"
     finally:
@@ -73,12 +76,11 @@ def _start(module: str, args: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", module, *args], start_new_session=True)
 
 
-def _record(
-    recorder: Recorder, executor: SingleThreadedExecutor, processes: dict[str, subprocess.Popen[bytes]], seconds: float
-) -> str:
+def _record(recorder: Recorder, executor: SingleThreadedExecutor, processes: dict[str, subprocess.Popen[bytes]], seconds: float) -> str:
     """Spin until enough was seen; returns what went wrong, or nothing."""
     started_s = time.monotonic()
-    with tqdm(total=seconds, unit="s", bar_format="{desc} |{bar}| {n:.1f}/{total:.0f} s", desc="waiting for depth") as bar:
+    bar_format = "{desc} |{bar}| {n:.1f}/{total:.0f} s"
+    with tqdm(total=seconds, bar_format=bar_format, desc="waiting for depth", mininterval=0.5) as bar:
         while not recorder.depth_count or time.monotonic() - recorder.first_s < seconds:
             executor.spin_once(timeout_sec=0.1)
             for name, process in processes.items():
@@ -86,11 +88,19 @@ def _record(
                     return f"the {name} stopped with exit code {process.returncode}; its messages are above"
             if recorder.depth_count:
                 bar.set_description(f"{recorder.depth_count} depth images", refresh=False)
-                bar.n = min(seconds, time.monotonic() - recorder.first_s)
-                bar.refresh() if recorder.depth_count % 5 == 0 else None
+                bar.update(min(seconds, time.monotonic() - recorder.first_s) - bar.n)
+            elif recorder.node_status.get("configure_error"):
+                return str(recorder.node_status["configure_error"])
             elif time.monotonic() - started_s > START_TIMEOUT_S:
                 return f"none within {START_TIMEOUT_S:.0f} s; the node says: {recorder.node_status.get('message', 'nothing')}"
     return ""
+
+
+def _settle(executor: SingleThreadedExecutor) -> None:
+    """Take in what is under way, and the diagnostics that count it."""
+    until_s = time.monotonic() + SETTLE_S
+    while time.monotonic() < until_s:
+        executor.spin_once(timeout_sec=0.1)
 
 
 def _stop(processes: dict[str, subprocess.Popen[bytes]]) -> None:

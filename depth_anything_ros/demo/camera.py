@@ -26,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from .. import messages
 from ..geometry import intrinsics_from_hfov
+from ..memory import keep_freed_memory
 from ..structs import Intrinsics
 from .scene import FRAMES_PER_LOOP, MovingScene
 
@@ -121,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         frames, intrinsics = scene_frames()
     print(f"camera: ready after {time.monotonic() - started_s:.1f} s", file=sys.stderr, flush=True)
+    keep_freed_memory()
     rclpy.init()
     node = DemoCamera(frames, intrinsics, args.rate_hz)
     try:

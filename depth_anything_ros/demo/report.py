@@ -29,7 +29,8 @@ def contact_sheet(recorder: Recorder) -> Rgb:
     """
     chosen = [sample for sample in recorder.samples if sample[0] in recorder.truths] or recorder.samples
     chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(ROWS, len(chosen))).astype(int)]
-    depths = np.concatenate([depth[::4, ::4].ravel() for _, _, depth in chosen])
+    shown = [depth for _, _, depth in chosen] + [recorder.truths[stamp] for stamp, _, _ in chosen if stamp in recorder.truths]
+    depths = np.concatenate([depth[::4, ::4].ravel() for depth in shown])
     near_m, far_m = np.percentile(depths[np.isfinite(depths)], (1, 99)) if np.isfinite(depths).any() else (0.5, 10.0)
     near_m, far_m = float(near_m), float(max(far_m, near_m * 1.1))
     rows = []
@@ -74,7 +75,12 @@ def write_ply(path: Path, cloud: PointCloud2) -> int:
     points = points[np.isfinite(points["xyz"]).all(axis=1)]
     out = np.empty(len(points), np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)]))
     out["xyz"], out["rgb"] = points["xyz"], points["bgra"][:, 2::-1]
-    lines = ["ply", "format binary_little_endian 1.0", "comment metres, camera optical frame: x right, y down, z forward", f"element vertex {len(out)}"]
+    lines = [
+        "ply",
+        "format binary_little_endian 1.0",
+        "comment metres, camera optical frame: x right, y down, z forward",
+        f"element vertex {len(out)}",
+    ]
     lines += [f"property float {axis}" for axis in "xyz"] + [f"property uchar {colour}" for colour in ("red", "green", "blue")]
     path.write_bytes("\n".join([*lines, "end_header", ""]).encode() + out.tobytes())
     return len(out)

@@ -32,7 +32,9 @@ class Surface:
     shade: float
 
 
-def surfaces_of_box(centre: tuple[float, float, float], size: tuple[float, float, float], yaw: float, texture: Rgb, tile_m: float = 0.5) -> list[Surface]:
+def surfaces_of_box(
+    centre: tuple[float, float, float], size: tuple[float, float, float], yaw: float, texture: Rgb, tile_m: float = 0.5
+) -> list[Surface]:
     """Return the six sides of an upright box; `centre` is the middle of its floor."""
     c, s = math.cos(yaw), math.sin(yaw)
     axes = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]]) * np.array(size)[:, None]
@@ -83,7 +85,8 @@ def _room(rng: np.random.Generator) -> list[Surface]:
         plane((2.98, 2.0, 0.9), (0, 1.6, 0), (0, 0, 1.2), noise_texture(rng, (225, 235, 245), 0.05), 2.0, 1.05),
     ]
     boxes = [
-        ((0.5, 3.6, 0.72), (1.4, 0.8, 0.04), 0.1, wood), ((-0.05, 3.3, 0), (0.06, 0.06, 0.72), 0.1, wood), ((1.05, 3.4, 0), (0.06, 0.06, 0.72), 0.1, wood),
+        ((0.5, 3.6, 0.72), (1.4, 0.8, 0.04), 0.1, wood),
+        ((-0.05, 3.3, 0), (0.06, 0.06, 0.72), 0.1, wood), ((1.05, 3.4, 0), (0.06, 0.06, 0.72), 0.1, wood),
         ((-0.1, 3.95, 0), (0.06, 0.06, 0.72), 0.1, wood), ((0.95, 4.0, 0), (0.06, 0.06, 0.72), 0.1, wood),
         ((0.3, 3.5, 0.76), (0.3, 0.22, 0.2), 0.5, card), ((0.85, 3.65, 0.76), (0.12, 0.12, 0.3), 0.0, green),
         ((-2.2, 4.2, 0), (0.9, 2.0, 0.42), 0.0, cloth), ((-2.55, 4.2, 0.42), (0.22, 2.0, 0.45), 0.0, cloth),
