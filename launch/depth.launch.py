@@ -1,0 +1,96 @@
+"""Start the depth node, and RViz where wanted: `ros2 launch depth_anything_ros depth.launch.py image:=/camera/image_raw`.
+
+A parameter that is not given here keeps the value of `params_file`, and then the node's own default: defaults are written in
+`depth_anything_ros/config.py` alone, so an empty argument means "not given". Arguments are listed by `--show-args`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription
+
+CONFIG = Path(__file__).resolve().parent.parent / "config"
+FASTDDS_PROFILE = CONFIG / "fastdds_shm16.xml"
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+FAST_DDS_2_DISTROS = ("humble", "iron", "jazzy")
+"""They read the second variable only; later ones read the first and warn of the second."""
+
+PARAMETER_TYPES: dict[str, type] = {"model": str, "engine": str, "image_transport": str, "autostart": bool, "use_sim_time": bool}
+"""Arguments that are parameters of the node under the same name."""
+
+ARGUMENTS: dict[str, tuple[str, str]] = {
+    "namespace": ("", "namespace of the node and of its topics: the depth image is <namespace>/depth/image"),
+    "name": ("depth_anything", "name of the node"),
+    "image": ("image", "topic of the camera's raw images; with image_transport:=compressed its base name: <image>/compressed is subscribed"),
+    "camera_info": ("", "topic of the camera's calibration; empty = camera_info beside the image topic"),
+    "model": ("", "path of the ONNX model; empty = from params_file, else the node's default"),
+    "engine": ("", "inference engine; empty = from params_file, else the node's default"),
+    "image_transport": ("", "raw or compressed; empty = from params_file, else the node's default"),
+    "autostart": ("", "true: configure and activate at start; false: wait for transitions; empty = from params_file, else the node's default"),
+    "use_sim_time": ("", "true: take the time from /clock; empty = from params_file, else the wall clock"),
+    "params_file": (str(CONFIG / "depth.yaml"), "YAML file with parameters of the node"),
+    "log_level": ("", "debug, info, warn, error or fatal; empty = ROS's default"),
+    "rviz": ("false", "true: show image, depth and point cloud in RViz"),
+}
+"""Default and description by name."""
+
+
+def profile_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that gives the node the Fast DDS profile; none where the user has set either, be it to nothing."""
+    if any(variable in environment for variable in PROFILE_VARIABLES):
+        return {}
+    fast_dds_3, fast_dds_2 = PROFILE_VARIABLES
+    variable = fast_dds_2 if environment.get("ROS_DISTRO") in FAST_DDS_2_DISTROS else fast_dds_3
+    return {variable: str(FASTDDS_PROFILE)}
+
+
+def camera_info_topic(image: str) -> str:
+    """Return the topic of the calibration that belongs to an image topic: `camera_info` in the same place, as cameras publish it."""
+    return f"{image.rpartition('/')[0]}/camera_info" if "/" in image else "camera_info"
+
+
+def actions(context: LaunchContext) -> list[Action]:
+    """Make the processes from the arguments' values."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    inputs = [
+        ("image", given["image"]),
+        ("image/compressed", f"{given['image']}/compressed"),
+        ("camera_info", given["camera_info"] or camera_info_topic(given["image"])),
+    ]
+    overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in PARAMETER_TYPES.items() if given[name]}
+    node = Node(
+        package="depth_anything_ros",
+        executable="depth_node",
+        namespace=given["namespace"],
+        name=given["name"],
+        parameters=[given["params_file"], overrides] if overrides else [given["params_file"]],
+        remappings=inputs,
+        ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else [],
+        additional_env=profile_environment(context.environment),
+        output="screen",
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=given["namespace"],
+        arguments=["-d", str(CONFIG / "depth.rviz")],
+        parameters=[{"use_sim_time": overrides["use_sim_time"]}] if "use_sim_time" in overrides else [],
+        remappings=[("/image", given["image"]), *((f"/{topic}", topic) for topic in ("depth/image", "depth/color", "depth/points"))],
+        condition=IfCondition(given["rviz"]),
+    )
+    return [rviz, node]  # a missing RViz is found before the node runs, which would otherwise outlive the failed launch
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return what `ros2 launch` runs."""
+    declared = [DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()]
+    return LaunchDescription([*declared, OpaqueFunction(function=actions)])
