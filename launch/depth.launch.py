@@ -6,9 +6,9 @@ A parameter that is not given here keeps the value of `params_file`, and then th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
@@ -16,13 +16,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchContext, LaunchDescription
+from depth_anything_ros.transport import profile_environment
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 FASTDDS_PROFILE = CONFIG / "fastdds_shm16.xml"
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-FAST_DDS_2_DISTROS = ("humble", "iron", "jazzy")
-"""They read the second variable only; later ones read the first and warn of the second."""
 
 PARAMETER_TYPES: dict[str, type] = {"model": str, "engine": str, "image_transport": str, "autostart": bool, "use_sim_time": bool}
 """Arguments that are parameters of the node under the same name."""
@@ -42,15 +39,6 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "rviz": ("false", "true: show image, depth and point cloud in RViz"),
 }
 """Default and description by name."""
-
-
-def profile_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that gives the node the Fast DDS profile; none where the user has set either, be it to nothing."""
-    if any(variable in environment for variable in PROFILE_VARIABLES):
-        return {}
-    fast_dds_3, fast_dds_2 = PROFILE_VARIABLES
-    variable = fast_dds_2 if environment.get("ROS_DISTRO") in FAST_DDS_2_DISTROS else fast_dds_3
-    return {variable: str(FASTDDS_PROFILE)}
 
 
 def camera_info_topic(image: str) -> str:
@@ -75,7 +63,7 @@ def actions(context: LaunchContext) -> list[Action]:
         parameters=[given["params_file"], overrides] if overrides else [given["params_file"]],
         remappings=inputs,
         ros_arguments=["--log-level", given["log_level"]] if given["log_level"] else [],
-        additional_env=profile_environment(context.environment),
+        additional_env=profile_environment(context.environment, FASTDDS_PROFILE),
         output="screen",
     )
     rviz = Node(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto, helper
+import pytest
 
 from depth_anything_ros.contract import ModelContract, with_contract
+
+onnx = pytest.importorskip("onnx", reason="builds its test models with the onnx library")
+helper, TensorProto = onnx.helper, onnx.TensorProto
 
 
 def tiny_contract(**changes) -> ModelContract:

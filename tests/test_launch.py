@@ -236,21 +236,6 @@ def test_node_name_is_the_one_that_the_node_gives_itself(launch_file: ModuleType
     assert launch_file.ARGUMENTS["name"][0] == inspect.signature(DepthNode).parameters["node_name"].default
 
 
-@pytest.mark.parametrize(
-    ("distro", "variable"),
-    [
-        (None, "FASTDDS_DEFAULT_PROFILES_FILE"),
-        ("humble", "FASTRTPS_DEFAULT_PROFILES_FILE"),
-        ("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"),
-        ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE"),
-        ("rolling", "FASTDDS_DEFAULT_PROFILES_FILE"),
-    ],
-)
-def test_profile_goes_into_the_variable_that_the_distribution_reads(launch_file: ModuleType, distro: str | None, variable: str) -> None:
-    environment = {"ROS_DISTRO": distro} if distro else {}
-    assert launch_file.profile_environment(environment) == {variable: str(CONFIG / "fastdds_shm16.xml")}
-
-
 @pytest.mark.parametrize("variable", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
 @pytest.mark.parametrize("value", ["/my/profile.xml", ""])
 def test_profile_of_the_user_is_left_alone(launch_file: ModuleType, no_profile: pytest.MonkeyPatch, variable: str, value: str) -> None:

@@ -21,6 +21,8 @@ print(faults() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator only")
 def test_kept_memory_is_not_cleared_by_the_kernel_for_every_frame():
-    faults = [int(subprocess.run([sys.executable, "-c", CODE.format(keep=keep)], capture_output=True, text=True, check=True).stdout) for keep in (0, 1)]
+    faults = [
+        int(subprocess.run([sys.executable, "-c", CODE.format(keep=keep)], capture_output=True, text=True, check=True).stdout) for keep in (0, 1)
+    ]
     assert faults[1] < 100
     assert faults[0] > 10 * max(faults[1], 1) or faults[0] < 100  # an allocator that keeps memory by itself is fine, too
