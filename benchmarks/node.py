@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import psutil
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -31,6 +32,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from depth_anything_ros.contract import DEFAULT_MODEL, read_model_file
+from depth_anything_ros.engines.ort_engine import session_options
 from depth_anything_ros.engines.synthetic_engine import depth_of_frame_number, draw_frame_number
 from depth_anything_ros.memory import keep_freed_memory
 from depth_anything_ros.messages import color_image
@@ -172,20 +174,23 @@ def _figures(peer: Peer, scenario: Scenario, memory_mb: list[float], call_s: lis
 
 
 def onnxruntime_alone(seconds: float) -> dict[str, Any]:
-    """Return how fast onnxruntime runs the shipped model by itself, at the size that a VGA image gets."""
-    import onnxruntime as ort
-
+    """Return how fast onnxruntime runs the shipped model by itself at the size that a VGA image gets: its own defaults, and ours."""
     model = read_model_file(DEFAULT_MODEL)
     size = plan_resize(VGA, model.contract).network_size_hw
-    session = ort.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
     tensor = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
-    name, times = session.get_inputs()[0].name, []
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        started = time.perf_counter()
-        session.run(None, {name: tensor})
-        times.append(time.perf_counter() - started)
-    return {"input_size_hw": size, "runs": len(times), "hz": round(len(times) / sum(times), 2), "ms": _percentiles(times)}
+    figures: dict[str, Any] = {"input_size_hw": size}
+    for name, options in {"default_options": ort.SessionOptions(), "our_options": session_options(0)}.items():
+        session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+        times = []
+        until = time.monotonic() + seconds / 2
+        while time.monotonic() < until:
+            started = time.perf_counter()
+            session.run(None, {session.get_inputs()[0].name: tensor})
+            times.append(time.perf_counter() - started)
+        figures[name] = {"runs": len(times), "hz": round(len(times) / sum(times), 2), "ms": _percentiles(times)}
+        del session
+    figures["best_hz"] = max(figures[name]["hz"] for name in ("default_options", "our_options"))
+    return figures
 
 
 def _percentiles(seconds: list[float]) -> dict[str, float]:
@@ -236,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
             result["scenarios"][scenario.name] = run(scenario)
     default = result["scenarios"].get("default_model_vga")
     if default:
-        result["default_model_vga_share_of_onnxruntime_alone"] = round(default["output_hz"] / result["onnxruntime_alone"]["hz"], 3)
+        result["default_model_vga_share_of_onnxruntime_alone"] = round(default["output_hz"] / result["onnxruntime_alone"]["best_hz"], 3)
     rclpy.try_shutdown()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(result, indent=2) + "\n")
