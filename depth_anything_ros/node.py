@@ -5,7 +5,6 @@ Data path: `_on_image` stores -> the worker's thread takes the newest -> `_proce
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 import time
@@ -29,12 +28,11 @@ from .engines import Engine, open_engine
 from .errors import ConfigError, DecodeError, DepthAnythingError
 from .memory import keep_freed_memory
 from .meter import Meter
-from .outputs import Outputs
+from .outputs import FrameResult, Outputs
 from .parameters import NodeParameters
 from .pipeline import Pipeline, Prediction
+from .throttled_log import ThrottledLog
 from .worker import Worker
-
-THROTTLE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class DepthNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._subscriptions_made: list[Any] = []
         self._last_stamp_ns = 0
-        self._logged_s: dict[str, float] = {}
+        self._log_throttled = ThrottledLog()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = self.create_timer(self.config.diagnostics.period_s, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -174,7 +172,9 @@ class DepthNode(LifecycleNode):
         stamp_ns = image.header.stamp.sec * 1_000_000_000 + image.header.stamp.nanosec
         if stamp_ns < self._last_stamp_ns:
             self.meter.count("stamp_jumps_back")
-            self._log_throttled("warning", f"image stamps jump back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s; going on from there")
+            self._log_throttled(
+                self.get_logger().warning, f"image stamps jump back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s; going on from there"
+            )
         self._last_stamp_ns = stamp_ns
         dropped = self._worker.submit(Job(image, time.monotonic()))
         if dropped:
@@ -200,11 +200,11 @@ class DepthNode(LifecycleNode):
         prediction = pipeline(frame, config, calibration.intrinsics)
         self._note_problems(prediction, calibration)
         publishing_s = time.monotonic()
-        header = job.image.header
-        outputs.publish_depth(header, prediction, frame, calibration, config, wanted)
+        result = FrameResult(job.image.header, frame, calibration, prediction, config)
+        outputs.publish_depth(result, wanted)
         depth_out_s = time.monotonic()
         age_s = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e9
-        outputs.publish_rest(header, prediction, frame, calibration, config, wanted)
+        outputs.publish_rest(result, wanted)
         stages = {"wait": taken_s - job.arrived_s, "decode": decoded_s - taken_s, **prediction.stage_s}
         done_s = time.monotonic()
         stages |= {"publish": done_s - publishing_s, "callback_to_depth": depth_out_s - job.arrived_s}
@@ -217,19 +217,19 @@ class DepthNode(LifecycleNode):
         self.health.no_depth_reason = prediction.no_depth_reason
         self.health.camera_info_problem = calibration.problem
         if prediction.no_depth_reason:
-            self._log_throttled("warning", f"no metric depth: {prediction.no_depth_reason}")
+            self._log_throttled(self.get_logger().warning, f"no metric depth: {prediction.no_depth_reason}")
         if calibration.problem:
-            self._log_throttled("warning", f"{calibration.problem}; depth goes out without cloud")
+            self._log_throttled(self.get_logger().warning, f"{calibration.problem}; depth goes out without cloud")
 
     def _refuse(self, reason: str) -> None:
         self.health.last_refusal = reason
         self.meter.count("refused")
-        self._log_throttled("error", f"image refused: {reason}")
+        self._log_throttled(self.get_logger().error, f"image refused: {reason}")
 
     def _on_failure(self, error: BaseException) -> None:
         self.health.last_failure = f"{type(error).__name__}: {error}"
         self.meter.count("failed")
-        self._log_throttled("error", f"frame failed: {self.health.last_failure}")
+        self._log_throttled(self.get_logger().error, f"frame failed: {self.health.last_failure}")
 
     # Watching it
 
@@ -257,19 +257,6 @@ class DepthNode(LifecycleNode):
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
         self.destroy_subscription(image)
         self._subscriptions_made[0] = self.create_subscription(image.msg_type, topic, self._on_image, qos)
-
-    def _log_throttled(self, severity: str, text: str) -> None:
-        """Log each kind of trouble (its text without numbers and quotations) at most once in `THROTTLE_S`."""
-        kind, now_s = re.sub(r"\d+|'.*?'", "#", text, flags=re.DOTALL), time.monotonic()
-        if now_s - self._logged_s.get(kind, -THROTTLE_S) < THROTTLE_S:
-            return
-        if len(self._logged_s) > 200:
-            self._logged_s.clear()
-        self._logged_s[kind] = now_s
-        if severity == "error":
-            self.get_logger().error(text)
-        else:
-            self.get_logger().warning(text)
 
 
 def _newest_qos() -> QoSProfile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -17,7 +18,7 @@ from .color import rgb_from_map
 from .config import RuntimeConfig
 from .geometry import CloudBuilder, scaled
 from .pipeline import Prediction
-from .structs import DepthMap, RgbFrame
+from .structs import DepthMap, Intrinsics, RgbFrame
 
 TOPICS: dict[str, tuple[str, type]] = {
     "depth": ("depth/image", Image),
@@ -26,6 +27,17 @@ TOPICS: dict[str, tuple[str, type]] = {
     "color": ("depth/color", Image),
     "camera_info": ("depth/camera_info", CameraInfo),
 }
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """Everything that the outputs of one frame are made from."""
+
+    header: Header
+    frame: RgbFrame
+    calibration: Calibration
+    prediction: Prediction
+    config: RuntimeConfig
 
 
 class Outputs:
@@ -49,36 +61,32 @@ class Outputs:
         """Return the outputs that have a subscriber; an output that nobody takes is not made."""
         return frozenset(name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0)
 
-    def publish_depth(
-        self, header: Header, prediction: Prediction, frame: RgbFrame, calibration: Calibration, config: RuntimeConfig, wanted: frozenset[str]
-    ) -> None:
-        """Publish the depth image and its camera_info, the outputs that others wait for."""
-        if prediction.depth is not None and "depth" in wanted:
-            self._publishers["depth"].publish(messages.depth_image(header, prediction.depth.values, config.depth.encoding))
-        made = prediction.depth or prediction.relative
+    def publish_depth(self, result: FrameResult, wanted: frozenset[str]) -> None:
+        """Publish the depth image and its camera_info, which others wait for."""
+        depth, made = result.prediction.depth, result.prediction.depth or result.prediction.relative
+        if depth is not None and "depth" in wanted:
+            self._publishers["depth"].publish(messages.depth_image(result.header, depth.values, result.config.depth.encoding))
         if made is not None and "camera_info" in wanted:
-            size_hw = made.values.shape[0], made.values.shape[1]
-            self._publishers["camera_info"].publish(messages.depth_camera_info(header, calibration.info, frame.size_hw, size_hw))
+            info = messages.depth_camera_info(result.header, result.calibration.info, result.frame.size_hw, made.size_hw)
+            self._publishers["camera_info"].publish(info)
 
-    def publish_rest(
-        self, header: Header, prediction: Prediction, frame: RgbFrame, calibration: Calibration, config: RuntimeConfig, wanted: frozenset[str]
-    ) -> None:
+    def publish_rest(self, result: FrameResult, wanted: frozenset[str]) -> None:
         """Publish cloud, relative map and picture."""
-        if prediction.depth is not None and calibration.intrinsics is not None and "points" in wanted:
-            self._publishers["points"].publish(self._cloud(header, prediction.depth, frame, calibration, config))
-        if prediction.relative is not None and "relative" in wanted:
-            self._publishers["relative"].publish(messages.relative_image(header, prediction.relative.values))
-        made = prediction.depth or prediction.relative
+        depth, relative, color = result.prediction.depth, result.prediction.relative, result.config.color
+        made = depth or relative
+        if depth is not None and result.calibration.intrinsics is not None and "points" in wanted:
+            self._publishers["points"].publish(self._cloud(result, depth, result.calibration.intrinsics))
+        if relative is not None and "relative" in wanted:
+            self._publishers["relative"].publish(messages.relative_image(result.header, relative.values))
         if made is not None and "color" in wanted:
-            rgb = rgb_from_map(made, config.color.colormap, config.color.near_m, config.color.far_m)
-            self._publishers["color"].publish(messages.color_image(header, rgb))
+            rgb = rgb_from_map(made, color.colormap, color.near_m, color.far_m)
+            self._publishers["color"].publish(messages.color_image(result.header, rgb))
 
-    def _cloud(self, header: Header, depth: DepthMap, frame: RgbFrame, calibration: Calibration, config: RuntimeConfig) -> PointCloud2:
-        assert calibration.intrinsics is not None
-        intrinsics = scaled(calibration.intrinsics, (depth.values.shape[0], depth.values.shape[1]))
-        rgb = frame.rgb if config.cloud.fields == "xyzrgb" else None
-        range_m = config.cloud.min_m, config.cloud.max_m or math.inf
-        return messages.cloud(header, self._cloud_builder(depth.values, intrinsics, rgb, config.cloud.stride, range_m))
+    def _cloud(self, result: FrameResult, depth: DepthMap, intrinsics: Intrinsics) -> PointCloud2:
+        cloud = result.config.cloud
+        rgb = result.frame.rgb if cloud.fields == "xyzrgb" else None
+        range_m = cloud.min_m, cloud.max_m or math.inf
+        return messages.cloud(result.header, self._cloud_builder(depth.values, scaled(intrinsics, depth.size_hw), rgb, cloud.stride, range_m))
 
 
 def _qos() -> QoSProfile:

@@ -93,3 +93,8 @@ class DepthMap:
 
     values: npt.NDArray[np.float32]
     kind: MapKind
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.values.shape[0], self.values.shape[1]

@@ -52,3 +52,11 @@ def test_values_are_checked_together():
 def test_readme_table_is_the_generated_one():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     assert markdown_table() in readme, "README.md: put the output of `python3 -m depth_anything_ros.config` into the parameters section"
+
+
+def test_every_parameter_stands_in_a_test_of_the_node_or_an_engine():
+    """That a parameter changes something is shown where it acts; this only finds the ones that nobody thought of."""
+    folder = Path(__file__).parent
+    text = "".join(path.read_text() for path in folder.glob("test_*.py") if path.name != "test_config.py")
+    forgotten = [name for name in PARAMETERS if name not in text and name.replace(".", "__") not in text]
+    assert not forgotten

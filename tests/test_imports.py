@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"structs", "errors"},
-    {"config", "contract", "meter", "memory", "transport"},
+    {"config", "contract", "meter", "memory", "throttled_log", "transport"},
     {"decode", "preprocess", "postprocess", "geometry", "scale", "engines", "color"},
     {"messages", "pipeline", "camera"},
     {"worker", "predict"},

@@ -180,6 +180,16 @@ def test_stale_when_the_camera_stops_and_back_when_it_returns(rig):
     r.status(lambda s: s.level == DiagnosticStatus.OK)
 
 
+@pytest.mark.parametrize("period_s", [0.1, 0.4])
+def test_diagnostics_come_with_their_period(rig, period_s):
+    r = rig(subscribe=(), diagnostics__period_s=period_s)
+    r.status()
+    started = time.monotonic()
+    r.diagnostics.clear()
+    r.wait(lambda: len(r.diagnostics) >= 4, "four messages")
+    assert time.monotonic() - started == pytest.approx(4 * period_s, abs=0.9 * period_s)
+
+
 def test_diagnostics_tell_what_happened(rig):
     r = rig(subscribe=("depth/image", "depth/points"), diagnostics__period_s=0.2)
     for i in range(5):
