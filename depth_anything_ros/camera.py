@@ -10,18 +10,19 @@ from .geometry import intrinsics_from_k
 from .structs import Intrinsics
 
 if TYPE_CHECKING:
-    from sensor_msgs.msg import CameraInfo, Image
+    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 _KEPT = 16
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The camera of one image: both fields are None where `problem` says why."""
+    """The camera of one image: both fields are None where `problem` says why. `missing`: no camera_info has ever arrived."""
 
     info: CameraInfo | None
     intrinsics: Intrinsics | None
     problem: str = ""
+    missing: bool = False
 
 
 class CameraInfoBuffer:
@@ -44,7 +45,7 @@ class CameraInfoBuffer:
         self._by_stamp.clear()
         self._newest = None
 
-    def calibration_for(self, image: Image, size_hw: tuple[int, int]) -> Calibration:
+    def calibration_for(self, image: Image | CompressedImage, size_hw: tuple[int, int]) -> Calibration:
         """Return the calibration of an image: the camera_info of its stamp, otherwise the newest.
 
         A camera that is not calibrated (K of zeros or NaN), or a camera_info for another image size, is a `problem`,
@@ -52,10 +53,10 @@ class CameraInfoBuffer:
         """
         info = self._by_stamp.get((image.header.stamp.sec, image.header.stamp.nanosec), self._newest)
         if info is None:
-            return Calibration(None, None, "no camera_info has arrived")
+            return Calibration(None, None, "no camera_info has arrived", missing=True)
         if (info.height, info.width) != size_hw:
             return Calibration(None, None, f"camera_info is for {info.width}x{info.height} pixels, the image has {size_hw[1]}x{size_hw[0]}")
         intrinsics = intrinsics_from_k(info.k, size_hw)
         if intrinsics is None:
-            return Calibration(None, None, f"camera_info is not calibrated: fx = {info.k[0]:g}, fy = {info.k[4]:g}")
+            return Calibration(None, None, f"camera_info is not calibrated: K is {[float(f'{v:g}') for v in info.k]}")
         return Calibration(info, intrinsics)

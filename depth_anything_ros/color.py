@@ -34,7 +34,7 @@ def rgb_from_map(depth_map: DepthMap, colormap: str, near_m: float, far_m: float
         nearness = values
         low, high = np.nanpercentile(values[::4, ::4], (2, 98)) if np.isfinite(values[::4, ::4]).any() else (0.0, 1.0)
     scaled = np.clip((nearness - np.float32(low)) * np.float32(255 / max(high - low, 1e-9)), 0, 255)
-    unknown = np.isnan(scaled)
+    unknown = np.isnan(values)
     index = np.where(unknown, np.float32(0), scaled).astype(np.uint8)
     if colormap == "gray":
         rgb = cv2.cvtColor(index, cv2.COLOR_GRAY2RGB)

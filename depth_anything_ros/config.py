@@ -17,6 +17,9 @@ When = Literal["live", "configure", "start"]
 """When a parameter may change: at any time, only while the node is unconfigured, or only at start (read-only)."""
 
 
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list of texts"}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter: its dotted name, type, default and what users may give it."""
@@ -41,7 +44,7 @@ class Parameter:
         if self.type is tuple and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
             value = tuple(value)
         if type(value) is not self.type:
-            raise ConfigError(f"{self.name}: {value!r} is not of type {self.type.__name__}")
+            raise ConfigError(f"{self.name}: {value!r} is not {_TYPE_NAMES[self.type]}")
         self._check_range(value)
         return value
 
@@ -127,8 +130,8 @@ class ColorConfig:
 class DiagnosticsConfig:
     """The /diagnostics topic."""
 
-    period_s: float = _param(1.0, "seconds between two diagnostics messages", "configure", (0.1, 60.0))
-    stale_after_s: float = _param(2.0, "seconds without an image before the node reports STALE", limits=(0.2, 3600.0))
+    period_s: float = _param(1.0, "seconds between two diagnostics messages", "start", (0.1, 60.0))
+    stale_after_s: float = _param(1.5, "seconds without an image before the node reports STALE", limits=(0.2, 3600.0))
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,10 @@ class RuntimeConfig:
     engine: str = _param("onnxruntime", "inference engine: onnxruntime or synthetic", "configure")
     autostart: bool = _param(True, "configure and activate at start; false: wait for lifecycle transitions", "start")
     image_transport: str = _param("raw", "raw: subscribe to image; compressed: to image/compressed", "configure", choices=("raw", "compressed"))
-    frame_policy: str = _param("latest", "latest: newest frame, drop the rest; all: every frame in order", "configure", choices=("latest", "all"))
-    frame_queue_max: int = _param(1000, "frame_policy all: frames that may wait; more are dropped and counted", "configure", (1, 1000000))
+    frame_policy: str = _param("latest", "latest: newest frame, drop the rest; all: every frame in order", "start", choices=("latest", "all"))
+    frame_queue_max: int = _param(
+        100, "frame_policy all: frames that may wait (in memory, as the camera sent them); more are dropped and counted", "configure", (1, 1000000)
+    )
     fallback_hfov_deg: float = _param(
         60.0,
         "degrees; field of view for a model that needs the focal length while camera_info is missing or unusable; 0 = publish no metric depth then",
@@ -217,7 +222,7 @@ def markdown_table() -> str:
     changes = {"live": "any time", "configure": "while unconfigured", "start": "at start"}
     for p in PARAMETERS.values():
         limits = ", ".join(p.choices) if p.choices else "" if p.low is None else f"{p.low:g} .. {p.high:g}"
-        default = list(p.default) if p.type is tuple else f"{p.default:g}" if p.type is float else p.default
+        default = list(p.default) if p.type is tuple else p.default
         lines.append(f"| `{p.name}` | `{default!r}` | {limits} | {changes[p.when]} | {p.text} |".replace("`''`", "(empty)"))
     return "\n".join(lines)
 

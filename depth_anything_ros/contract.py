@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -84,8 +85,8 @@ class ModelContract:
             yield f"interpolation '{self.interpolation}' is not one of {', '.join(INTERPOLATIONS)}"
         if self.channel_order not in ("rgb", "bgr"):
             yield f"channel_order '{self.channel_order}' is not rgb or bgr"
-        if len(self.mean) != 3 or len(self.std) != 3 or any(not value > 0 for value in self.std):
-            yield "mean and std need three values each, std above 0"
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, self.mean + self.std)) or min(self.std) <= 0:
+            yield "mean and std need three finite values each, std above 0"
         if not self.input_sizes_hw or any(len(size) != 2 or min(size) < 1 for size in self.input_sizes_hw):
             yield f"input_sizes_hw {self.input_sizes_hw} needs at least one (height, width) of positive pixels"
         if self.size_multiple < 1:
@@ -121,7 +122,7 @@ class ModelContract:
                     values[key] = tuple(float(v) for v in values[key])
             values["input_sizes_hw"] = tuple((int(h), int(w)) for h, w in values["input_sizes_hw"])
             return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ContractError(f"model contract is not valid: {error!r}; see ModelContract for its keys") from error
 
 

@@ -183,7 +183,9 @@ def _split_rows(rows: Pixels, bytes_per_pixel: int) -> Pixels:
 def _rgb_from_cv_bridge(message: Image) -> Pixels:
     try:
         from cv_bridge import CvBridge, CvBridgeError
-    except ImportError:
+    except ImportError as error:
+        if error.name != "cv_bridge" or not isinstance(error, ModuleNotFoundError):  # such as one built for another numpy
+            raise DecodeError(f"image encoding {message.encoding!r} needs cv_bridge, and the one that is installed is broken: {error}") from error
         known = ", ".join(ENCODINGS)
         raise DecodeError(
             f"image encoding {message.encoding!r} is not one of {known}; for others install cv_bridge (apt: ros-$ROS_DISTRO-cv-bridge)"

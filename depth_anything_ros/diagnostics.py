@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
@@ -11,7 +11,7 @@ from .engines import Engine
 from .meter import Meter
 
 RECENT_S = 3.0
-COUNTED = ("received", "published", "dropped", "refused", "failed", "idle", "stamp_jumps_back")
+COUNTED = ("received", "published", "dropped", "refused", "failed", "idle", "withheld", "stamp_jumps_back")
 
 
 @dataclass
@@ -19,12 +19,12 @@ class Health:
     """What the numbers of the meter do not say."""
 
     state: str = "unconfigured"
-    configure_error: str = ""
+    transition_error: str = ""
     last_refusal: str = ""
     last_failure: str = ""
     no_depth_reason: str = ""
     camera_info_problem: str = ""
-    active_since_s: float = field(default=0.0)
+    active_since_s: float = 0.0
 
 
 def status(name: str, health: Health, meter: Meter, config: RuntimeConfig, engine: Engine | None, now_s: float) -> DiagnosticStatus:
@@ -45,7 +45,7 @@ def status(name: str, health: Health, meter: Meter, config: RuntimeConfig, engin
         values |= {"model": contract.name, "model_kind": contract.output_kind, "model_sha256": engine.model_sha256}
     values |= {"input_hz": f"{meter.rate_hz('received'):.2f}", "output_hz": f"{meter.rate_hz('published'):.2f}"}
     values |= {event: meter.total(event) for event in COUNTED}
-    values |= {"last_refusal": health.last_refusal, "last_failure": health.last_failure, "configure_error": health.configure_error}
+    values |= {"last_refusal": health.last_refusal, "last_failure": health.last_failure, "transition_error": health.transition_error}
     values |= {"scale_mode": config.scale.mode, "no_depth_reason": health.no_depth_reason, "camera_info": health.camera_info_problem or "ok"}
     for stage, p in meter.percentiles().items():
         values |= {f"{stage}.p50_ms": f"{p.p50_ms:.2f}", f"{stage}.p95_ms": f"{p.p95_ms:.2f}", f"{stage}.p99_ms": f"{p.p99_ms:.2f}"}
@@ -55,11 +55,11 @@ def status(name: str, health: Health, meter: Meter, config: RuntimeConfig, engin
 
 def _level(health: Health, meter: Meter, config: RuntimeConfig, now_s: float) -> tuple[bytes, str]:
     if health.state != "active":
-        if health.configure_error:
-            return DiagnosticStatus.ERROR, health.configure_error
+        if health.transition_error:
+            return DiagnosticStatus.ERROR, health.transition_error
         return DiagnosticStatus.OK, health.state
-    since_image_s = meter.seconds_since("received")
-    silent_s = now_s - health.active_since_s if since_image_s is None else since_image_s
+    active_s, since_image_s = now_s - health.active_since_s, meter.seconds_since("received")
+    silent_s = active_s if since_image_s is None else min(active_s, since_image_s)
     if silent_s > config.diagnostics.stale_after_s:
         return DiagnosticStatus.STALE, f"no image for {silent_s:.1f} s"
     for event, reason in (("failed", health.last_failure), ("refused", health.last_refusal)):

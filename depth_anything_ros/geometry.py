@@ -11,9 +11,6 @@ import numpy.typing as npt
 
 from .structs import Intrinsics
 
-XYZ_STEP_BYTES = 12
-XYZRGB_STEP_BYTES = 16
-
 
 def intrinsics_from_k(k: Sequence[float], size_hw: tuple[int, int]) -> Intrinsics | None:
     """Read a row-major 3x3 camera matrix.

@@ -82,7 +82,7 @@ def cloud(header: Header, points: npt.NDArray[np.float32]) -> PointCloud2:
 
 def _image(header: Header, pixels: npt.NDArray[Any], encoding: str) -> Image:
     message = Image(header=header, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, is_bigendian=_IS_BIGENDIAN)
-    message.step = pixels.strides[0] if pixels.flags.c_contiguous else pixels.itemsize * pixels[0].size
+    message.step = pixels.itemsize * pixels[0].size
     fill_data(message, pixels)
     return message
 

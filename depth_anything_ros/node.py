@@ -16,23 +16,27 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from .camera import Calibration, CameraInfoBuffer
+from .camera import Calibration
 from .config import RuntimeConfig
 from .decode import rgb_frame_from_compressed, rgb_frame_from_image
 from .diagnostics import Health, status
 from .engines import Engine, open_engine
 from .errors import ConfigError, DecodeError, DepthAnythingError
+from .inputs import Inputs
 from .memory import keep_freed_memory
 from .meter import Meter
-from .outputs import FrameResult, Outputs
+from .outputs import FrameResult, Outputs, maps_for
 from .parameters import NodeParameters
-from .pipeline import Pipeline, Prediction
+from .pipeline import Pipeline
 from .throttled_log import ThrottledLog
 from .worker import Worker
+
+CAMERA_INFO_GRACE_S = 1.0
+FOLLOW_PERIOD_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,19 @@ class DepthNode(LifecycleNode):
         super().__init__(node_name, **kwargs)
         self.meter, self.health = Meter(), Health()
         self.parameters = NodeParameters(self, lambda: self.health.state == "unconfigured")
-        self._infos = CameraInfoBuffer()
+        self._inputs = Inputs(self, self._on_image)
         self._worker: Worker[Job] = Worker(self._process, self._on_failure)
         self._engine: Engine | None = None
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
-        self._subscriptions_made: list[Any] = []
         self._last_stamp_ns = 0
-        self._log_throttled = ThrottledLog()
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = self.create_timer(self.config.diagnostics.period_s, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._throttled_log = ThrottledLog(self.get_logger())
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10), qos_overriding_options=overridable)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(self.config.diagnostics.period_s, self._publish_diagnostics, clock=steady)
+        if self.config.frame_policy == "all":
+            self.create_timer(FOLLOW_PERIOD_S, self._inputs.follow_best_effort_publishers, clock=steady)
 
     @property
     def config(self) -> RuntimeConfig:
@@ -83,12 +90,9 @@ class DepthNode(LifecycleNode):
         started_s = time.monotonic()
         try:
             self._engine = self._worker.run(lambda: open_engine(self.config))
+            self._pipeline, self._outputs = Pipeline(self._engine), Outputs(self)
         except Exception as error:
-            known = isinstance(error, DepthAnythingError)
-            self.health.configure_error = str(error) if known else f"{type(error).__name__}: {error}"
-            self.get_logger().error(f"cannot configure: {self.health.configure_error}")
-            return TransitionCallbackReturn.FAILURE
-        self._pipeline, self._outputs = Pipeline(self._engine), Outputs(self)
+            return self._transition_failed("configure", error)
         self._worker.set_policy(self.config.frame_policy == "latest", self.config.frame_queue_max)
         self.health = Health(state="inactive")
         self.meter.reset()
@@ -100,11 +104,27 @@ class DepthNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
-        self.health.state, self.health.active_since_s = "active", time.monotonic()
         result = super().on_activate(state)
-        self._subscribe()
-        self.get_logger().info(f"active: waiting for images on {self._subscriptions_made[0].topic_name}")
+        self.health.active_since_s = time.monotonic()
+        try:
+            topic = self._inputs.open(self.config)
+        except Exception as error:
+            super().on_deactivate(state)
+            return self._transition_failed("activate", error)
+        self.health.state = "active"
+        self.get_logger().info(f"active: waiting for images on {topic}")
         return result
+
+    def _transition_failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        """Undo what was done, and say why: rclpy itself drops exceptions of transitions without a word."""
+        reason = str(error) if isinstance(error, DepthAnythingError) else f"{type(error).__name__}: {error}"
+        self.get_logger().error(f"cannot {transition}: {reason}")
+        if transition == "configure":
+            self._release()
+        else:
+            self._inputs.close()
+        self.health.transition_error = f"cannot {transition}: {reason}"
+        return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and wait for the frame in progress."""
@@ -134,26 +154,10 @@ class DepthNode(LifecycleNode):
         self._worker.stop()
         self.destroy_node()
 
-    def _subscribe(self) -> None:
-        """Subscribe so that every camera connects: best effort, newest only. Where every frame counts, reliable and all of them."""
-        kind, topic = (CompressedImage, "image/compressed") if self.config.image_transport == "compressed" else (Image, "image")
-        every = self.config.frame_policy == "all"
-        qos = QoSProfile(depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE) if every else _newest_qos()
-        overridable = QoSOverridingOptions.with_default_policies()
-        image = self.create_subscription(kind, topic, self._on_image, qos, qos_overriding_options=overridable)
-        info = self.create_subscription(CameraInfo, "camera_info", self._infos.add, _newest_qos(), qos_overriding_options=overridable)
-        self._subscriptions_made = [image, info]
-
-    def _unsubscribe(self) -> None:
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        self._subscriptions_made = []
-
     def _quiesce(self) -> None:
-        self._unsubscribe()
+        self._inputs.close()
         self.meter.count("dropped", self._worker.clear())
         self._worker.run(lambda: None)
-        self._infos.clear()
         self._last_stamp_ns = 0
 
     def _release(self) -> None:
@@ -172,9 +176,7 @@ class DepthNode(LifecycleNode):
         stamp_ns = image.header.stamp.sec * 1_000_000_000 + image.header.stamp.nanosec
         if stamp_ns < self._last_stamp_ns:
             self.meter.count("stamp_jumps_back")
-            self._log_throttled(
-                self.get_logger().warning, f"image stamps jump back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s; going on from there"
-            )
+            self._throttled_log.warning(f"image stamps jump back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s; going on from there")
         self._last_stamp_ns = stamp_ns
         dropped = self._worker.submit(Job(image, time.monotonic()))
         if dropped:
@@ -192,76 +194,71 @@ class DepthNode(LifecycleNode):
         taken_s = time.monotonic()
         try:
             frame = rgb_frame_from_image(job.image) if isinstance(job.image, Image) else rgb_frame_from_compressed(job.image)
+            decoded_s = time.monotonic()
+            calibration = self._inputs.camera_infos.calibration_for(job.image, frame.size_hw)
+            reason = pipeline.no_depth_reason(config, calibration.intrinsics)
+            self._note_problems(reason, calibration)
+            maps = maps_for(wanted, not reason, not pipeline.engine.contract.is_metric)
+            if not maps or self._awaits_camera_info(calibration):
+                self.meter.count("withheld")
+                return
+            prediction = pipeline(frame, config, calibration.intrinsics, maps)
         except DecodeError as error:
             self._refuse(str(error))
             return
-        decoded_s = time.monotonic()
-        calibration = self._infos.calibration_for(job.image, frame.size_hw)
-        prediction = pipeline(frame, config, calibration.intrinsics)
-        self._note_problems(prediction, calibration)
+        self._publish(FrameResult(job.image.header, frame, calibration, prediction, config), wanted, job.arrived_s, taken_s, decoded_s)
+
+    def _publish(self, result: FrameResult, wanted: frozenset[str], arrived_s: float, taken_s: float, decoded_s: float) -> None:
+        assert self._outputs is not None
         publishing_s = time.monotonic()
-        result = FrameResult(job.image.header, frame, calibration, prediction, config)
-        outputs.publish_depth(result, wanted)
+        published = self._outputs.publish_depth(result, wanted)
         depth_out_s = time.monotonic()
-        age_s = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e9
-        outputs.publish_rest(result, wanted)
-        stages = {"wait": taken_s - job.arrived_s, "decode": decoded_s - taken_s, **prediction.stage_s}
+        age_s = (self.get_clock().now().nanoseconds - result.frame.stamp_ns) / 1e9
+        published |= self._outputs.publish_rest(result, wanted)
         done_s = time.monotonic()
-        stages |= {"publish": done_s - publishing_s, "callback_to_depth": depth_out_s - job.arrived_s}
-        stages |= {"callback_to_all": done_s - job.arrived_s, "age": age_s}
+        stages = {"wait": taken_s - arrived_s, "decode": decoded_s - taken_s, **result.prediction.stage_s}
+        stages |= {"publish": done_s - publishing_s, "callback_to_depth": depth_out_s - arrived_s}
+        stages |= {"callback_to_all": done_s - arrived_s, "age": age_s}
         for stage, seconds in stages.items():
             self.meter.add(stage, seconds)
-        self.meter.count("published")
+        self.meter.count("published" if published else "withheld")
 
-    def _note_problems(self, prediction: Prediction, calibration: Calibration) -> None:
-        self.health.no_depth_reason = prediction.no_depth_reason
-        self.health.camera_info_problem = calibration.problem
-        if prediction.no_depth_reason:
-            self._log_throttled(self.get_logger().warning, f"no metric depth: {prediction.no_depth_reason}")
-        if calibration.problem:
-            self._log_throttled(self.get_logger().warning, f"{calibration.problem}; depth goes out without cloud")
+    def _awaits_camera_info(self, calibration: Calibration) -> bool:
+        """Whether a focal length may yet come: many drivers send the first image before the first camera_info."""
+        waited_s = time.monotonic() - self.health.active_since_s
+        return self._needs_focal_length() and calibration.missing and waited_s < CAMERA_INFO_GRACE_S
+
+    def _needs_focal_length(self) -> bool:
+        return self._engine is not None and self._engine.contract.output_kind == "depth_canonical_focal"
+
+    def _note_problems(self, no_depth_reason: str, calibration: Calibration) -> None:
+        self.health.no_depth_reason, self.health.camera_info_problem = no_depth_reason, calibration.problem
+        if no_depth_reason:
+            self._throttled_log.warning(f"no metric depth: {no_depth_reason}")
+        elif calibration.problem and not self._awaits_camera_info(calibration):
+            assumed = f", scaled for the assumed fallback_hfov_deg of {self.config.fallback_hfov_deg:g}" if self._needs_focal_length() else ""
+            self._throttled_log.warning(f"{calibration.problem}; depth goes out without cloud{assumed}")
 
     def _refuse(self, reason: str) -> None:
         self.health.last_refusal = reason
         self.meter.count("refused")
-        self._log_throttled(self.get_logger().error, f"image refused: {reason}")
+        self._throttled_log.error(f"image refused: {reason}")
 
     def _on_failure(self, error: BaseException) -> None:
+        if not self.context.ok():  # Ctrl-C came in the middle of a frame
+            return
         self.health.last_failure = f"{type(error).__name__}: {error}"
         self.meter.count("failed")
-        self._log_throttled(self.get_logger().error, f"frame failed: {self.health.last_failure}")
+        self._throttled_log.error(f"frame failed: {self.health.last_failure}")
 
     # Watching it
 
     def _publish_diagnostics(self) -> None:
-        self._follow_best_effort_publishers()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name()
         message.status = [status(name, self.health, self.meter, self.config, self._engine, time.monotonic())]
         self._diagnostics.publish(message)
-
-    def _follow_best_effort_publishers(self) -> None:
-        """Where every frame is wanted but the camera is best effort, take what it gives rather than nothing."""
-        if self.config.frame_policy != "all" or not self._subscriptions_made:
-            return
-        image = self._subscriptions_made[0]
-        topic = image.topic_name
-        publishers = self.get_publishers_info_by_topic(topic)
-        if image.qos_profile.reliability != ReliabilityPolicy.RELIABLE or all(
-            p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
-        ):
-            return
-        self.get_logger().warning(f"{topic} is published best effort: frames may be lost on their way although frame_policy is 'all'")
-        qos = image.qos_profile
-        qos.reliability = ReliabilityPolicy.BEST_EFFORT
-        self.destroy_subscription(image)
-        self._subscriptions_made[0] = self.create_subscription(image.msg_type, topic, self._on_image, qos)
-
-
-def _newest_qos() -> QoSProfile:
-    """Return a new profile: rclpy writes a user's overrides into the one that it is given."""
-    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def main(argv: list[str] | None = None) -> int:

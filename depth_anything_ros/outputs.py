@@ -40,6 +40,22 @@ class FrameResult:
     config: RuntimeConfig
 
 
+def maps_for(wanted: frozenset[str], has_depth: bool, is_relative: bool) -> frozenset[str]:
+    """Return which maps (`depth`, `relative`) have to be made for the wanted outputs; empty where nothing can come of the frame.
+
+    Args:
+        wanted: outputs with a subscriber.
+        has_depth: whether metric depth can come of the frame.
+        is_relative: whether the model is relative.
+    """
+    maps = set()
+    if has_depth and wanted & {"depth", "points", "color"}:
+        maps.add("depth")
+    if is_relative and ("relative" in wanted or ("color" in wanted and not has_depth)):
+        maps.add("relative")
+    return frozenset(maps)
+
+
 class Outputs:
     """Publishers of all outputs. Made in configure, asked and used by the worker's thread."""
 
@@ -47,10 +63,14 @@ class Outputs:
         """Create the publishers: reliable, newest only, which connects to every kind of subscriber; overridable."""
         self._node = node
         overridable = QoSOverridingOptions.with_default_policies()
-        self._publishers: dict[str, Any] = {
-            name: node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable) for name, (topic, kind) in TOPICS.items()
-        }
+        self._publishers: dict[str, Any] = {}
         self._cloud_builder = CloudBuilder()
+        try:
+            for name, (topic, kind) in TOPICS.items():
+                self._publishers[name] = node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable)
+        except BaseException:
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
         """Remove the publishers from the node."""
@@ -61,26 +81,32 @@ class Outputs:
         """Return the outputs that have a subscriber; an output that nobody takes is not made."""
         return frozenset(name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0)
 
-    def publish_depth(self, result: FrameResult, wanted: frozenset[str]) -> None:
-        """Publish the depth image and its camera_info, which others wait for."""
+    def publish_depth(self, result: FrameResult, wanted: frozenset[str]) -> bool:
+        """Publish the depth image and its camera_info, which others wait for; returns whether there was a depth image to publish."""
         depth, made = result.prediction.depth, result.prediction.depth or result.prediction.relative
-        if depth is not None and "depth" in wanted:
-            self._publishers["depth"].publish(messages.depth_image(result.header, depth.values, result.config.depth.encoding))
         if made is not None and "camera_info" in wanted:
             info = messages.depth_camera_info(result.header, result.calibration.info, result.frame.size_hw, made.size_hw)
             self._publishers["camera_info"].publish(info)
+        if depth is None or "depth" not in wanted:
+            return False
+        self._publishers["depth"].publish(messages.depth_image(result.header, depth.values, result.config.depth.encoding))
+        return True
 
-    def publish_rest(self, result: FrameResult, wanted: frozenset[str]) -> None:
-        """Publish cloud, relative map and picture."""
+    def publish_rest(self, result: FrameResult, wanted: frozenset[str]) -> bool:
+        """Publish cloud, relative map and picture; returns whether there was any of them to publish."""
         depth, relative, color = result.prediction.depth, result.prediction.relative, result.config.color
-        made = depth or relative
+        made, published = depth or relative, False
         if depth is not None and result.calibration.intrinsics is not None and "points" in wanted:
             self._publishers["points"].publish(self._cloud(result, depth, result.calibration.intrinsics))
+            published = True
         if relative is not None and "relative" in wanted:
             self._publishers["relative"].publish(messages.relative_image(result.header, relative.values))
+            published = True
         if made is not None and "color" in wanted:
             rgb = rgb_from_map(made, color.colormap, color.near_m, color.far_m)
             self._publishers["color"].publish(messages.color_image(result.header, rgb))
+            published = True
+        return published
 
     def _cloud(self, result: FrameResult, depth: DepthMap, intrinsics: Intrinsics) -> PointCloud2:
         cloud = result.config.cloud

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -50,7 +51,17 @@ class NodeParameters:
             except Exception as error:  # rclpy has a class for every way to be wrong
                 raise ConfigError(f"parameter {parameter.name}: {error}") from error
         self.config = RuntimeConfig().updated(given)
+        self._warn_of_unknown(node)
         node.add_on_set_parameters_callback(self._on_set)
+
+    @staticmethod
+    def _warn_of_unknown(node: Node) -> None:
+        """Say it where a value was given at start to a name that nobody declares: ROS ignores such a value in silence."""
+        for name in getattr(node, "_parameter_overrides", {}):
+            if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+                guess = get_close_matches(name, PARAMETERS, n=1)
+                hint = f"; did you mean '{guess[0]}'?" if guess else ""
+                node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{hint}")
 
     def _on_set(self, parameters: list[RosParameter[Any]]) -> SetParametersResult:
         """Accept all or nothing; the reason of a refusal goes back to the caller."""

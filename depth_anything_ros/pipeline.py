@@ -18,6 +18,8 @@ from .preprocess import Preprocessor
 from .scale import metric_map
 from .structs import DepthMap, Intrinsics, RgbFrame
 
+EVERYTHING = frozenset({"depth", "relative"})
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -44,15 +46,28 @@ class Pipeline:
         self.engine = engine
         self._preprocess = Preprocessor(engine.contract)
 
-    def __call__(self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None) -> Prediction:
+    def no_depth_reason(self, config: RuntimeConfig, intrinsics: Intrinsics | None) -> str:
+        """Return why no metric depth can come of a frame, and what would give it; empty where it can."""
+        kind = self.engine.contract.output_kind
+        if kind == "disparity_affine_invariant" and config.scale.mode != "fixed":
+            return "the model is relative: set scale.mode to fixed with scale.factor and scale.offset, or use a metric model"
+        if kind == "depth_canonical_focal" and intrinsics is None and config.fallback_hfov_deg == 0:
+            return "the model needs the focal length: publish a valid camera_info or set fallback_hfov_deg"
+        return ""
+
+    def __call__(
+        self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None = None, wanted: frozenset[str] = EVERYTHING
+    ) -> Prediction:
         """Predict the depth of one frame.
 
         Args:
             frame: a decoded image.
             config: scale, size and range of the result.
             intrinsics: the camera's, for an image of the frame's size; None where it is not calibrated.
+            wanted: `depth`, `relative` or both; what is not wanted is not brought to the published size.
 
         Raises:
+            DecodeError: the frame has a size that the model cannot take.
             EngineError: the engine failed on this frame.
         """
         started = time.perf_counter()
@@ -60,33 +75,24 @@ class Pipeline:
         preprocessed = time.perf_counter()
         raw = self.engine.infer(engine_input.tensor)
         inferred = time.perf_counter()
-        contract = self.engine.contract
-        size_hw = published_size_hw(frame.size_hw, config)
+        contract, size_hw = self.engine.contract, published_size_hw(frame.size_hw, config)
         depth = relative = None
-        focal_px, reason = self._focal_px(frame, config, intrinsics)
-        if not reason:
-            predicted = map_from_raw(raw, engine_input.resize, contract, focal_px)
-            metric = metric_map(predicted, config.scale)
+        reason = self.no_depth_reason(config, intrinsics)
+        if not reason or not contract.is_metric:
+            predicted = map_from_raw(raw, engine_input.resize, contract, self._focal_px(frame, config, intrinsics))
+            metric = metric_map(predicted, config.scale) if "depth" in wanted else None
             limits = [limit for limit in (contract.max_depth_m, config.depth.max_m) if limit]
             depth = enlarge(metric, size_hw, min(limits, default=FARTHEST_M)) if metric else None
-            relative = None if contract.is_metric else enlarge(predicted, size_hw)
-            reason = "" if depth else RELATIVE_MODEL_REASON
+            relative = enlarge(predicted, size_hw) if "relative" in wanted and not contract.is_metric else None
         done = time.perf_counter()
         stages = {"preprocess": preprocessed - started, "infer": inferred - preprocessed, "postprocess": done - inferred}
         return Prediction(depth, relative, reason, stages)
 
-    def _focal_px(self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None) -> tuple[float | None, str]:
-        """Return the focal length that the model needs (None: it needs none), or why there is none."""
+    def _focal_px(self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None) -> float | None:
+        """Return the focal length that the model needs; None where it needs none."""
         if self.engine.contract.output_kind != "depth_canonical_focal":
-            return None, ""
-        if intrinsics is not None:
-            return intrinsics.fx, ""
-        if config.fallback_hfov_deg > 0:
-            return intrinsics_from_hfov(config.fallback_hfov_deg, frame.size_hw).fx, ""
-        return None, "the model needs the focal length: publish a valid camera_info or set fallback_hfov_deg"
-
-
-RELATIVE_MODEL_REASON = "the model is relative: set scale.mode to fixed with scale.factor and scale.offset, or use a metric model"
+            return None
+        return (intrinsics or intrinsics_from_hfov(config.fallback_hfov_deg, frame.size_hw)).fx
 
 
 def published_size_hw(image_size_hw: tuple[int, int], config: RuntimeConfig) -> tuple[int, int]:

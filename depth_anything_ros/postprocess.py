@@ -71,10 +71,16 @@ def enlarge(depth_map: DepthMap, size_hw: tuple[int, int], max_depth_m: float = 
         (H, W) float32, C-contiguous, of the same kind. The caller owns it.
     """
     values = depth_map.values
-    has_far = depth_map.kind == "depth_m" and bool((values > max_depth_m).any())
-    if has_far:  # +Inf would spoil its neighbours (Inf * 0 = NaN); twice the limit keeps the border half-way between two pixels
-        values = np.minimum(values, np.float32(2 * max_depth_m))
-    values = cv2.resize(values, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR) if values.shape != size_hw else values.copy()
-    if has_far:
-        values[values > max_depth_m] = np.inf
-    return DepthMap(values, depth_map.kind)
+    far = values > max_depth_m
+    if depth_map.kind != "depth_m" or not far.any():
+        return DepthMap(_resize(values, size_hw) if values.shape != size_hw else values.copy(), depth_map.kind)
+    # Near pixels are averaged among themselves, so that no depth appears between an object and what is beyond range.
+    near_sum, near_weight = _resize(np.where(far, np.float32(0), values), size_hw), _resize((~far).astype(np.float32), size_hw)
+    beyond = near_weight < 0.5
+    np.divide(near_sum, near_weight, out=near_sum, where=~beyond)
+    near_sum[beyond] = np.inf
+    return DepthMap(near_sum, depth_map.kind)
+
+
+def _resize(values: npt.NDArray[np.float32], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
+    return cv2.resize(values, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]

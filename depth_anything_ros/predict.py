@@ -40,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     twins = [stem for stem, count in Counter(path.stem for path in args.images).items() if count > 1]
     if twins:
         parser.error(f"several images would write '{twins[0]}.npy'; give each call images with different names")
+    inputs = {path.resolve() for path in args.images}
+    for path in args.images:
+        for output in _outputs(path, args.output_dir).values():
+            if output.resolve() in inputs:
+                parser.error(f"the result '{output}' would overwrite an input; choose another --output-dir")
     try:
         config = RuntimeConfig().updated({"model": args.model, "engine": args.engine, "fallback_hfov_deg": args.hfov_deg})
         engine = open_engine(config)
@@ -65,7 +70,7 @@ def _predict(path: Path, pipeline: Pipeline, config: RuntimeConfig, output_dir: 
     if bgr is None:
         raise DecodeError(f"'{path}' is missing or not an image that OpenCV reads")
     decode_s = time.perf_counter() - started
-    prediction = pipeline(RgbFrame(np.ascontiguousarray(bgr[..., ::-1])), config, None)
+    prediction = pipeline(RgbFrame(np.ascontiguousarray(bgr[..., ::-1])), config)
     depth_map = prediction.depth or prediction.relative
     if depth_map is None:
         raise DecodeError(f"'{path}': {prediction.no_depth_reason}")
@@ -73,12 +78,16 @@ def _predict(path: Path, pipeline: Pipeline, config: RuntimeConfig, output_dir: 
     shown = values[np.isfinite(values)]
     near_m, far_m = np.percentile(shown, (1, 99)) if shown.size else (0.5, 10.0)
     rgb = rgb_from_map(depth_map, config.color.colormap, max(float(near_m), 1e-3), max(float(far_m), float(near_m) * 1.1, 2e-3))
-    outputs = {"npy": output_dir / f"{path.stem}.npy", "png": output_dir / f"{path.stem}.png"}
+    outputs = _outputs(path, output_dir)
     _write(outputs["npy"], lambda temporary: np.save(temporary, values))
     _write(outputs["png"], lambda temporary: cv2.imwrite(temporary, rgb[..., ::-1]))
     timing_ms = {f"{stage}_ms": round(s * 1000, 2) for stage, s in {"decode": decode_s, **prediction.stage_s}.items()}
     kind = {"kind": depth_map.kind, "unit": "m" if depth_map.kind == "depth_m" else "none", "size_hw": list(values.shape)}
     return {"image": str(path), **kind, **{name: str(out) for name, out in outputs.items()}, **timing_ms}
+
+
+def _outputs(path: Path, output_dir: Path) -> dict[str, Path]:
+    return {ending: output_dir / f"{path.stem}.{ending}" for ending in ("npy", "png")}
 
 
 def _write(path: Path, save: Any) -> None:  # noqa: ANN401 - a function of a file name

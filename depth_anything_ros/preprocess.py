@@ -11,7 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .contract import ModelContract
+from .errors import DecodeError
 from .structs import EngineInput, ResizeRecord, RgbFrame
+
+MAX_STRETCH = 8
+"""An image may be this many times thinner than the network's lower bound."""
 
 _INTERPOLATION = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
@@ -27,11 +31,16 @@ def plan_resize(image_size_hw: tuple[int, int], contract: ModelContract) -> Resi
         The record of the resize. `lower_bound`: the aspect ratio is kept, both sides are at least the first allowed
         size and the nearest multiple of `size_multiple` (never below the bound). `stretch`, `letterbox`: the allowed size of the nearest aspect.
 
+    Raises:
+        DecodeError: the image is so thin that `lower_bound` would make an enormous input of it.
+
     Source: `lower_bound` is the rule of the official Depth Anything inference (`Resize(..., resize_method="lower_bound")`).
     """
     height, width = image_size_hw
     if contract.resize == "lower_bound":
         bound_h, bound_w = contract.input_sizes_hw[0]
+        if max(height / width * bound_w / bound_h, width / height * bound_h / bound_w) > MAX_STRETCH:
+            raise DecodeError(f"image of {width}x{height} pixels is too thin: the network would need {MAX_STRETCH} times its usual area")
         scale = max(bound_h / height, bound_w / width)
         size = (
             _nearest_multiple(scale * height, contract.size_multiple, bound_h),
@@ -91,6 +100,6 @@ class Preprocessor:
         return EngineInput(self._tensor, self._resize)
 
     def _allocate(self, resize: ResizeRecord) -> None:
-        self._resize = resize
         self._resized = np.empty((resize.content_tlhw[2], resize.content_tlhw[3], 3), np.uint8)
         self._tensor = np.zeros((1, 3, *resize.network_size_hw), np.float32)
+        self._resize = resize  # last: buffers that could not be made must not look made

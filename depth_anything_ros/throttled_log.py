@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from typing import Any
 
 THROTTLE_S = 5.0
 _MAX_KINDS = 200
@@ -13,21 +13,26 @@ _MAX_KINDS = 200
 class ThrottledLog:
     """Passes on the first line of each kind in `THROTTLE_S` seconds. A kind is the text without numbers and quotations."""
 
-    def __init__(self) -> None:
-        """Start with nothing said."""
+    def __init__(self, logger: Any) -> None:  # noqa: ANN401 - rclpy's logger
+        """Write to a ROS logger; nothing is said so far."""
+        self._logger = logger
         self._said_s: dict[str, float] = {}
 
-    def __call__(self, write: Callable[[str], object], text: str) -> None:
-        """Write a line, unless one of its kind was written a moment ago.
+    def error(self, text: str) -> None:
+        """Write an error, unless one of its kind was written a moment ago."""
+        if self._is_due(text):
+            self._logger.error(text)
 
-        Args:
-            write: where to, such as a ROS logger's `error`.
-            text: the line.
-        """
+    def warning(self, text: str) -> None:
+        """Write a warning, unless one of its kind was written a moment ago."""
+        if self._is_due(text):
+            self._logger.warning(text)
+
+    def _is_due(self, text: str) -> bool:
         kind, now_s = re.sub(r"\d+|'.*?'", "#", text, flags=re.DOTALL), time.monotonic()
         if now_s - self._said_s.get(kind, -THROTTLE_S) < THROTTLE_S:
-            return
+            return False
         if len(self._said_s) >= _MAX_KINDS:
             self._said_s.clear()
         self._said_s[kind] = now_s
-        write(text)
+        return True

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PROFILE = "fastdds_shm16.xml"
@@ -13,8 +12,10 @@ PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES
 
 
 def profile_path() -> Path | None:
-    """Return the shipped Fast DDS profile: in the checkout, or where pip put the package's share folder."""
-    places = (Path(__file__).parent.parent / "config", Path(sys.prefix) / "share" / "depth_anything_ros" / "config")
+    """Return the shipped Fast DDS profile: in the checkout, or where pip and colcon put the package's share folder."""
+    here = Path(__file__).resolve()
+    installed = [folder / "share" / "depth_anything_ros" / "config" for folder in here.parents]  # <prefix>/lib/python3.x/site-packages/...
+    places = [here.parents[1] / "config", *installed]
     return next((place / PROFILE for place in places if (place / PROFILE).is_file()), None)
 
 
@@ -30,4 +31,7 @@ def profile_environment(environment: Mapping[str, str], profile: Path | None = N
 
 
 def _rclpy_major() -> int:
-    return int(version("rclpy").split(".")[0])
+    try:
+        return int(version("rclpy").split(".")[0])
+    except PackageNotFoundError:  # a distribution that strips metadata: take the present
+        return 9

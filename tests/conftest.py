@@ -5,7 +5,7 @@ import os
 import pytest
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(101 + os.getpid() % 100)
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)  # ports of higher domains are in the range of outgoing connections
 
 
 @pytest.fixture

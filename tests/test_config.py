@@ -30,9 +30,9 @@ def test_update_changes_only_what_it_names():
     ("values", "message"),
     [
         ({"cloud.stride": 0}, "cloud.stride: 0 is outside 1 .. 64"),
-        ({"cloud.stride": 1.5}, "cloud.stride: 1.5 is not of type int"),
-        ({"cloud.stride": True}, "cloud.stride: True is not of type int"),
-        ({"autostart": 1}, "autostart: 1 is not of type bool"),
+        ({"cloud.stride": 1.5}, "cloud.stride: 1.5 is not a whole number"),
+        ({"cloud.stride": True}, "cloud.stride: True is not a whole number"),
+        ({"autostart": 1}, "autostart: 1 is not true or false"),
         ({"scale.factor": float("nan")}, "scale.factor: nan is not finite"),
         ({"depth.encoding": "mono8"}, "depth.encoding: 'mono8' is not one of 32FC1, 16UC1"),
         ({"no.such": 1}, "no.such: no such parameter"),

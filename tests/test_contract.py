@@ -77,6 +77,7 @@ def test_every_truncation_is_refused(tmp_path):
         ({"interpolation": "nearest"}, "interpolation 'nearest'"),
         ({"channel_order": "gbr"}, "channel_order 'gbr'"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"mean": (0.0, float("nan"), 0.0)}, "three finite values"),
         ({"input_sizes_hw": ()}, "at least one"),
         ({"size_multiple": 0}, "size_multiple 0 is below 1"),
         ({"max_depth_m": -1.0}, "max_depth_m -1.0 is not above 0"),
@@ -88,7 +89,9 @@ def test_contradictions_are_refused(changes, message):
         tiny_contract(**changes)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x", "colour": 1}', '{"name": "x", "input_sizes_hw": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"name": "x", "colour": 1}', '{"name": "x", "input_sizes_hw": 3}', '{"name": "x", "input_sizes_hw": [[Infinity, 3]]}']
+)
 def test_bad_json_is_refused(text):
     with pytest.raises(ContractError):
         ModelContract.from_json(text)

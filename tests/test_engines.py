@@ -116,6 +116,29 @@ def test_missing_model_is_a_contract_error(tmp_path):
         open_engine(config(model=str(tmp_path / "none.onnx")))
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 24, 32), (1, 3, 1, 1)])
+def test_output_that_is_no_depth_map_fails_at_open(shape):
+    engine = BadEngine(np.zeros(shape, np.float32))
+    engine.output_spec = TensorSpec("depth", "float32", shape)
+    with pytest.raises(EngineError, match="not one depth for every pixel"):
+        engine.open()
+    assert engine.closed == 1
+
+
+def test_every_input_size_is_tried():
+    engine = BadEngine(np.zeros((1, 24, 32), np.float32))
+    engine.contract = tiny_contract(resize="stretch", input_sizes_hw=((24, 32), (16, 32)))
+    with pytest.raises(EngineError, match=r"gives \(1, 24, 32\) for an input of \(16, 32\)"):
+        engine.open()
+
+
+def test_model_of_another_input_type_is_refused():
+    engine = BadEngine(np.zeros((1, 24, 32), np.float32))
+    engine.input_spec = TensorSpec("image", "tensor(uint8)", (1, 3, None, None))
+    with pytest.raises(EngineError, match="takes .*uint8.* but its contract says float32"):
+        engine.open()
+
+
 class BadEngine(Engine):
     """Opens, but gives what it should not."""
 

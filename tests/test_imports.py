@@ -14,7 +14,7 @@ LAYERS = [
     {"decode", "preprocess", "postprocess", "geometry", "scale", "engines", "color"},
     {"messages", "pipeline", "camera"},
     {"worker", "predict"},
-    {"parameters", "outputs", "diagnostics"},
+    {"parameters", "inputs", "outputs", "diagnostics"},
     {"node"},
     {"demo"},
 ]
@@ -29,6 +29,9 @@ def imported_siblings(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
             found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.split(".")[1] for name in names if name.startswith("depth_anything_ros.")}
     return found
 
 

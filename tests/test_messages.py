@@ -106,8 +106,8 @@ def test_calibration_of_the_same_stamp_wins_over_the_newest():
     [
         (None, "no camera_info has arrived"),
         (calibrated(width=8), "camera_info is for 8x3 pixels, the image has 4x3"),
-        (calibrated(fx=0.0), "camera_info is not calibrated: fx = 0, fy = 50"),
-        (calibrated(fx=float("nan")), "camera_info is not calibrated: fx = nan"),
+        (calibrated(fx=0.0), "camera_info is not calibrated: K is [0.0, 0.0, 2.0, 0.0, 50.0"),
+        (calibrated(fx=float("nan")), "camera_info is not calibrated: K is [nan, 0.0, 2.0"),
     ],
 )
 def test_unusable_camera_info_says_why(info, problem):

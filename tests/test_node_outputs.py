@@ -40,7 +40,7 @@ def test_resolution_and_camera_may_change_while_running(rig):
         before = len(r.got["depth/points"]), len(r.got["depth/camera_info"])
         depth = r.exchange(image, info=camera_info(image, focal))
         assert (depth.height, depth.width) == size
-        r.wait(lambda before=before: (len(r.got["depth/points"]), len(r.got["depth/camera_info"])) > before, "cloud")
+        r.wait(lambda before=before: len(r.got["depth/points"]) > before[0] and len(r.got["depth/camera_info"]) > before[1], "cloud")
         assert r.got["depth/camera_info"][-1].k[0] == focal
         assert (r.got["depth/points"][-1].height, r.got["depth/points"][-1].width) == size
 

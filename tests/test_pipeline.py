@@ -62,6 +62,17 @@ def test_canonical_model_without_camera_uses_the_field_of_view_that_was_set(mode
     assert "needs the focal length" in none.no_depth_reason
 
 
+def test_what_is_not_wanted_is_not_made(model):
+    config = RuntimeConfig().updated({"model": model(output_kind="disparity_affine_invariant"), "scale.mode": "fixed"})
+    pipeline = Pipeline(open_engine(config))
+    only_relative = pipeline(GRAY, config, None, frozenset({"relative"}))
+    assert only_relative.depth is None
+    assert only_relative.relative is not None
+    only_depth = pipeline(GRAY, config, None, frozenset({"depth"}))
+    assert only_depth.relative is None
+    assert only_depth.depth is not None
+
+
 def test_nearer_limit_of_model_and_parameter_counts(model):
     assert np.isinf(run(model=model(max_depth_m=1.1)).depth.values).all()
     assert np.isinf(run(model=model(max_depth_m=50.0), depth__max_m=1.1).depth.values).all()

@@ -68,11 +68,21 @@ def test_enlarging_interpolates_and_spreads_the_unknown_not_the_known():
     assert with_hole[3, 0] == 1
 
 
-def test_infinity_spoils_no_neighbour():
-    values = enlarge(metres([1, 1, INF, INF]), (1, 16), max_depth_m=10.0).values
+@pytest.mark.parametrize("far", [INF, 11.0, 5e8])
+@pytest.mark.parametrize("limit_m", [10.0, 1e6])
+def test_nothing_appears_between_an_object_and_what_is_beyond_range(far, limit_m):
+    values = enlarge(metres([1, 1, far, far]), (1, 16), max_depth_m=min(limit_m, 1e6)).values
+    if far < limit_m:
+        return  # 11 m is within the larger limit
     assert not np.isnan(values).any()
-    assert np.isinf(values[0, 10:]).all()
-    assert (values[0, :6] == 1).all()
+    np.testing.assert_allclose(values[0, :8], 1, rtol=1e-6)
+    assert np.isinf(values[0, 8:]).all()
+
+
+def test_unknown_beside_far_stays_unknown():
+    values = enlarge(metres([NAN, NAN, INF, INF]), (1, 8), max_depth_m=10.0).values
+    assert np.isnan(values[0, :3]).all()
+    assert np.isinf(values[0, 5:]).all()
 
 
 def test_disparity_has_no_range():

@@ -38,7 +38,7 @@ def test_writes_depth_and_picture_and_a_json_line(tmp_path, picture, model, caps
 
 def test_relative_model_writes_disparity_and_says_so(tmp_path, picture, capsys):
     path = write_tiny_model(tmp_path / "r.onnx", output_kind="disparity_affine_invariant")
-    assert main(["--model", str(path), "--output-dir", str(tmp_path), str(picture)]) == 0
+    assert main(["--model", str(path), "--output-dir", str(tmp_path / "out"), str(picture)]) == 0
     assert lines(capsys)[0]["kind"] == "disparity_affine_invariant"
 
 
@@ -62,6 +62,14 @@ def test_images_of_the_same_name_are_refused_before_anything_is_lost(tmp_path, p
     with pytest.raises(SystemExit):
         main(["--model", model, "--output-dir", str(tmp_path / "out"), str(picture), str(tmp_path / "other" / "gray.jpg")])
     assert "would write 'gray.npy'" in capsys.readouterr().err
+
+
+def test_an_input_is_never_overwritten(tmp_path, picture, model, capsys):
+    before = picture.read_bytes()
+    with pytest.raises(SystemExit):
+        main(["--model", model, "--output-dir", str(tmp_path), str(picture)])
+    assert "would overwrite an input" in capsys.readouterr().err
+    assert picture.read_bytes() == before
 
 
 def test_shipped_model_runs(tmp_path, picture, capsys):

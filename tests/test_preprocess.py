@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from depth_anything_ros.errors import DecodeError
 from depth_anything_ros.preprocess import Preprocessor, plan_resize
 from depth_anything_ros.structs import RgbFrame
 
@@ -17,6 +18,21 @@ OFFICIAL = {"resize": "lower_bound", "input_sizes_hw": ((518, 518),), "size_mult
 )
 def test_lower_bound_is_the_official_rule(image_hw, network_hw):
     assert plan_resize(image_hw, tiny_contract(**OFFICIAL)).network_size_hw == network_hw
+
+
+@pytest.mark.parametrize("image_hw", [(1, 16384), (16384, 1), (100, 4000)])
+def test_image_so_thin_that_its_input_would_be_enormous_is_refused(image_hw):
+    with pytest.raises(DecodeError, match="is too thin: the network would need 8 times its usual area"):
+        plan_resize(image_hw, tiny_contract(**OFFICIAL))
+
+
+def test_failed_allocation_is_not_taken_for_a_buffer(monkeypatch):
+    preprocess = Preprocessor(tiny_contract())
+    with monkeypatch.context() as m:
+        m.setattr(np, "zeros", lambda *args: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            preprocess(RgbFrame(np.full((48, 64, 3), 51, np.uint8)))
+    assert preprocess(RgbFrame(np.full((48, 64, 3), 51, np.uint8))).tensor.shape == (1, 3, 24, 32)
 
 
 def test_stretch_takes_the_size_of_the_nearest_aspect():

@@ -89,8 +89,8 @@ def _record(recorder: Recorder, executor: SingleThreadedExecutor, processes: dic
             if recorder.depth_count:
                 bar.set_description(f"{recorder.depth_count} depth images", refresh=False)
                 bar.update(min(seconds, time.monotonic() - recorder.first_s) - bar.n)
-            elif recorder.node_status.get("configure_error"):
-                return str(recorder.node_status["configure_error"])
+            elif recorder.node_status.get("transition_error"):
+                return str(recorder.node_status["transition_error"])
             elif time.monotonic() - started_s > START_TIMEOUT_S:
                 return f"none within {START_TIMEOUT_S:.0f} s; the node says: {recorder.node_status.get('message', 'nothing')}"
     return ""

@@ -24,7 +24,7 @@ class TensorSpec:
     def accepts(self, array: npt.NDArray[np.generic]) -> bool:
         """Whether an array has this dtype and shape."""
         fits = len(array.shape) == len(self.shape) and all(want in (None, got) for want, got in zip(self.shape, array.shape))
-        return fits and array.dtype == np.dtype(self.dtype)
+        return fits and array.dtype.name == self.dtype
 
 
 class Engine(ABC):
@@ -37,7 +37,7 @@ class Engine(ABC):
     output_spec: TensorSpec
 
     def open(self) -> None:
-        """Load the model and run it once at its first input size, so that what cannot work fails here.
+        """Load the model and run it once at each of its input sizes, so that what cannot work fails here.
 
         Raises:
             EngineError: the model cannot be loaded or run, or does not fit its contract.
@@ -45,15 +45,22 @@ class Engine(ABC):
         self._open()
         try:
             for size in self.contract.input_sizes_hw:
-                want = (1, 3, *size)
-                if not self.input_spec.accepts(np.empty(want, np.float32)):
-                    raise EngineError(f"model '{self.contract.name}' takes {self.input_spec} but its contract says float32 {want}")
-            if self.contract.resize == "lower_bound" and None not in self.input_spec.shape[2:]:
-                raise EngineError(f"model '{self.contract.name}': 'lower_bound' needs free height and width, this model has {self.input_spec}")
-            self.infer(np.zeros((1, 3, *self.contract.input_sizes_hw[0]), np.float32))
+                self._try(size)
         except BaseException:
             self.close()
             raise
+
+    def _try(self, size_hw: tuple[int, int]) -> None:
+        tensor, name = np.zeros((1, 3, *size_hw), np.float32), self.contract.name
+        if not self.input_spec.accepts(tensor):
+            raise EngineError(f"model '{name}' takes {self.input_spec} but its contract says float32 {tensor.shape}")
+        if self.contract.resize == "lower_bound" and None not in self.input_spec.shape[2:]:
+            raise EngineError(f"model '{name}': 'lower_bound' needs free height and width, this model has {self.input_spec}")
+        output = self.infer(tensor)
+        if output.shape[-2:] != size_hw or output.size != tensor.size // 3:
+            raise EngineError(
+                f"model '{name}' gives {output.shape} for an input of {size_hw}: not one depth for every pixel; its contract does not fit it"
+            )
 
     def infer(self, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run the network once.
