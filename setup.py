@@ -36,7 +36,7 @@ setup(
     install_requires=["numpy", "opencv-python-headless", "onnxruntime", "tqdm"],
     extras_require={
         "ros": ROS_FROM_PYPI,  # x86_64 only; elsewhere ROS 2 comes from its own packages
-        "test": ["pytest", "hypothesis", "psutil", "onnx", "ruff", "mypy", "colcon-common-extensions", "setuptools<80", "wheel"],
+        "test": ["pytest", "hypothesis", "psutil", "onnx", "ruff==0.17.*", "mypy==2.4.*", "colcon-common-extensions", "setuptools<80", "wheel"],
         "training": TRAINING,
     },
     zip_safe=True,

@@ -4,6 +4,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_venv test training
 ruff check .
-ruff format --check --diff . >/dev/null || { echo "run: ruff format ." >&2; exit 1; }
+ruff format --check . || { echo "run: ruff format ." >&2; exit 1; }
 mypy
-exec python -m pytest "$@"
+exec python -m pytest -p no:launch_testing -p no:launch_ros "$@"

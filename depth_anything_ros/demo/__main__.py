@@ -39,15 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     camera_args += ["--video", str(args.video)] if args.video else []
     camera_args += ["--image", *map(str, args.image)] if args.image else []
     model_args = ["-p", f"model:={args.model}"] if args.model else []
-    processes = {
-        "camera": _start("depth_anything_ros.demo.camera", camera_args),
-        "depth node": _start("depth_anything_ros.node", ["--ros-args", "-p", "cloud.stride:=2", *model_args]),
-    }
-    rclpy.init()
-    recorder = Recorder()
-    executor = SingleThreadedExecutor()
-    executor.add_node(recorder)
+    processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
+        processes["camera"] = _start("depth_anything_ros.demo.camera", camera_args)
+        processes["depth node"] = _start("depth_anything_ros.node", ["--ros-args", "-p", "cloud.stride:=2", *model_args])
+        rclpy.init()
+        recorder = Recorder()
+        executor = SingleThreadedExecutor()
+        executor.add_node(recorder)
         problem = _record(recorder, executor, processes, args.seconds)
         _stop({"camera": processes["camera"]})
         _settle(executor)
@@ -55,8 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         problem = "interrupted"
     finally:
         _stop(processes)
-    if problem or not recorder.samples:
-        print(f"demo: no depth: {problem or 'no depth image came with its camera image'}", file=sys.stderr)
+    if problem:
+        print(f"demo: no depth: {problem}", file=sys.stderr)
+        return 1
+    if not recorder.samples:
+        print(f"demo: {recorder.depth_count} depth images arrived, but none with its camera image; is the machine very busy?", file=sys.stderr)
         return 1
     result = write_report(recorder, args.output_dir, args.seconds)
     recorder.destroy_node()

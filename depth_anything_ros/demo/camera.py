@@ -31,6 +31,7 @@ from ..structs import Intrinsics
 from .scene import FRAMES_PER_LOOP, MovingScene
 
 TRUTH_EVERY = 10
+MAX_WIDTH_PX = 1280
 TRUTH_TOPIC = "demo/truth"
 Frame = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]
 
@@ -51,7 +52,7 @@ def video_frames(path: Path, hfov_deg: float) -> tuple[Iterator[Frame], Intrinsi
             capture, any_frame = cv2.VideoCapture(str(path)), False
             while (got := capture.read())[0]:
                 any_frame = True
-                yield np.ascontiguousarray(got[1][..., ::-1]), None
+                yield _rgb(got[1]), None
             capture.release()
             if not any_frame:
                 raise SystemExit(f"camera: cannot read video '{path}'")
@@ -68,9 +69,17 @@ def picture_frames(paths: list[Path], hfov_deg: float) -> tuple[Iterator[Frame],
         bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if bgr is None:
             raise SystemExit(f"camera: cannot read image '{path}'")
-        pictures.append(np.ascontiguousarray(bgr[..., ::-1]))
+        pictures.append(_rgb(bgr))
     frames = cycle([(picture, None) for picture in pictures for _ in range(10)])
     return frames, intrinsics_from_hfov(hfov_deg, pictures[0].shape[:2])
+
+
+def _rgb(bgr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a picture as RGB, no wider than a camera's: a phone's photo at 30 Hz is a gigabyte a second."""
+    if bgr.shape[1] > MAX_WIDTH_PX:
+        height = max(1, round(bgr.shape[0] * MAX_WIDTH_PX / bgr.shape[1]))
+        bgr = cv2.resize(bgr, (MAX_WIDTH_PX, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return np.ascontiguousarray(bgr[..., ::-1])
 
 
 class DemoCamera(Node):

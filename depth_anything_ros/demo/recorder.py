@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from .camera import TRUTH_TOPIC
 
 Stamp = tuple[int, int]
+MAX_SAMPLES = 100
 SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -27,7 +28,7 @@ class Recorder(Node):
         latency_s: from the image's stamp to the depth image's arrival here.
         samples: (stamp, RGB, depth in metres) of images seen with their depth.
         errors: per frame with known depth: (abs_rel, delta1, median ratio predicted / known).
-        truths: known depths by stamp, for the samples.
+        truths: known depths by stamp, at most `MAX_SAMPLES` of them.
         cloud: the newest point cloud; camera_info: the newest of the depth image.
         node_status: the depth node's newest diagnostics as a dictionary.
     """
@@ -70,14 +71,15 @@ class Recorder(Node):
         if len(self._depths) > 20:
             self._depths.popitem(last=False)
         self._compare(stamp)
-        if stamp in self._images and (stamp in self.truths or self.depth_count % 15 == 0):
+        if stamp in self._images and (stamp in self.truths or self.depth_count % 15 == 0) and len(self.samples) < MAX_SAMPLES:
             camera = self._images[stamp]
             rgb = np.frombuffer(camera.data, np.uint8).reshape(camera.height, camera.width, 3)
             self.samples.append((stamp, rgb, depth_m))
 
     def _on_truth(self, image: Image) -> None:
-        self.truths[_stamp(image)] = np.frombuffer(image.data, np.float32).reshape(image.height, image.width)
-        self._compare(_stamp(image))
+        if len(self.truths) < MAX_SAMPLES:
+            self.truths[_stamp(image)] = np.frombuffer(image.data, np.float32).reshape(image.height, image.width)
+            self._compare(_stamp(image))
 
     def _compare(self, stamp: Stamp) -> None:
         if stamp not in self.truths or stamp not in self._depths or stamp in self.errors:
