@@ -117,15 +117,24 @@ def run(scenario: Scenario) -> dict[str, Any]:
     try:
         _wait(lambda: peer.image_publisher.get_subscription_count() and peer.count_publishers("depth/image"), "the node", process)
         time.sleep(0.5)
-        memory_mb, parameter_call_s = _drive(peer, scenario, psutil.Process(process.pid))
+        processes = {"node": psutil.Process(process.pid), "peer": psutil.Process()}
+        cpu_s = {name: _cpu_s(member) for name, member in processes.items()}
+        memory_mb, parameter_call_s = _drive(peer, scenario, processes["node"])
+        sent = scenario.warm_up_frames + scenario.frames
+        cpu_ms = {name: round((_cpu_s(member) - cpu_s[name]) / sent * 1000, 2) for name, member in processes.items()}
         time.sleep(2.5)
-        return _figures(peer, scenario, memory_mb, parameter_call_s)
+        return _figures(peer, scenario, memory_mb, parameter_call_s) | {"cpu_ms_per_sent_frame": cpu_ms}
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
         executor.shutdown()
         spinner.join()
         peer.destroy_node()
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _drive(peer: Peer, scenario: Scenario, process: psutil.Process) -> tuple[list[float], list[float]]:

@@ -46,6 +46,7 @@ class CloudBuilder:
         """Start with empty caches."""
         self._key: tuple[Intrinsics, int] | None = None
         self._ray_x = self._ray_y = np.empty(0, np.float32)
+        self._x = self._y = np.empty((0, 0), np.float32)
         self._points = np.empty((0, 0, 0), np.float32)
 
     def __call__(
@@ -70,27 +71,24 @@ class CloudBuilder:
             `rgb` the colour as 0x00RRGGBB in the bits of a float32 (PCL's `rgb`). Overwritten by the next call.
         """
         z = depth_m[::stride, ::stride]
-        self._prepare(intrinsics, stride, z.shape, 3 if rgb is None else 4)
-        points = self._points
+        self._prepare(intrinsics, stride, (z.shape[0], z.shape[1]), 3 if rgb is None else 4)
         nearest, farthest = max(range_m[0], np.finfo(np.float32).tiny), min(range_m[1], np.finfo(np.float32).max)
         z = np.where((z >= np.float32(nearest)) & (z <= np.float32(farthest)), z, np.float32(np.nan))
-        points[..., 2] = z
-        np.multiply(z, self._ray_x, out=points[..., 0])
-        np.multiply(z, self._ray_y, out=points[..., 1])
+        planes = [np.multiply(z, self._ray_x, out=self._x), np.multiply(z, self._ray_y, out=self._y), z]
         if rgb is not None:
             if rgb.shape[:2] != depth_m.shape:
                 rgb = cv2.resize(rgb, (depth_m.shape[1], depth_m.shape[0]), interpolation=cv2.INTER_NEAREST)
             bgra = cv2.cvtColor(rgb[::stride, ::stride], cv2.COLOR_RGB2BGRA)
-            packed = bgra.view("<u4")[..., 0]
             # Alpha 0: with alpha 255 a bright red is a NaN, and tools that skip NaN in any field drop the point.
-            np.bitwise_and(packed, 0x00FFFFFF, out=points.view("<u4")[..., 3])
-        return points
+            planes.append((bgra.view("<u4")[..., 0] & np.uint32(0x00FFFFFF)).view(np.float32))
+        return cv2.merge(planes, dst=self._points)  # type: ignore[return-value]
 
-    def _prepare(self, intrinsics: Intrinsics, stride: int, shape: tuple[int, ...], channels: int) -> None:
-        if self._points.shape != (*shape, channels):
-            self._points = np.empty((*shape, channels), np.float32)
+    def _prepare(self, intrinsics: Intrinsics, stride: int, size_hw: tuple[int, int], channels: int) -> None:
+        if self._points.shape != (*size_hw, channels):
+            self._x, self._y = np.empty(size_hw, np.float32), np.empty(size_hw, np.float32)
+            self._points = np.empty((*size_hw, channels), np.float32)
         if self._key != (intrinsics, stride):
             self._key = (intrinsics, stride)
-            columns, rows = np.arange(shape[1]) * stride, np.arange(shape[0]) * stride
+            columns, rows = np.arange(size_hw[1]) * stride, np.arange(size_hw[0]) * stride
             self._ray_x = ((columns - intrinsics.cx) / intrinsics.fx).astype(np.float32)[None, :]
             self._ray_y = ((rows - intrinsics.cy) / intrinsics.fy).astype(np.float32)[:, None]
