@@ -14,7 +14,7 @@ ROS_FROM_PYPI = [
     "ros-lifecycle-msgs",
     "ros-rcl-interfaces",
 ]
-TRAINING = ["torch>=2.4", "onnx", "safetensors", "pyyaml", "moderngl", "trimesh", "pillow", "tensorboard"]
+TRAINING = ["torch>=2.4", "onnx", "safetensors", "pyyaml", "moderngl", "trimesh", "pillow"]
 
 setup(
     name=PACKAGE,

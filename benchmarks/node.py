@@ -228,8 +228,8 @@ def scenarios(quick: bool) -> list[Scenario]:
         Scenario("synthetic_1080p", FULL_HD, frames=frames),
         Scenario("synthetic_1080p_cloud", FULL_HD, 10.0, frames=60 if quick else 150, cloud=True),
         Scenario("network_of_100ms_vga", frames=frames, parameters=slow),
-        Scenario("default_model_vga", rate_hz=50.0, frames=frames, parameters={"engine": "onnxruntime"}),
-        Scenario("default_model_vga_cloud", rate_hz=50.0, frames=frames, cloud=True, parameters={"engine": "onnxruntime"}),
+        Scenario("default_model_vga", rate_hz=70.0, frames=frames, parameters={"engine": "onnxruntime"}),
+        Scenario("default_model_vga_cloud", rate_hz=70.0, frames=frames, cloud=True, parameters={"engine": "onnxruntime"}),
     ]
 
 

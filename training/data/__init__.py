@@ -1,0 +1,1 @@
+"""Labelled training images: rendered scenes, their storage, and augmentation."""

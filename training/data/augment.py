@@ -1,0 +1,96 @@
+"""Augmentation: crop and zoom with the focal length kept right, flip, and what cameras do to colours and sharpness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        depth_m: (H, W) floating, metres along the optical axis, +Inf = sky, NaN = unknown.
+        focal_px: focal length in pixels of this image.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    depth_m: npt.NDArray[np.floating]
+    focal_px: float
+
+
+def crop_and_resize(sample: Sample, size_hw: tuple[int, int], rng: np.random.Generator, min_zoom: float = 0.55) -> Sample:
+    """Cut a random window of the wanted aspect and bring it to `size_hw`.
+
+    Depth values stay (a zoom moves no surface), the focal length grows with the enlargement. Depth is not interpolated.
+    Side lengths are whole pixels, so the two axes may differ by up to half a pixel in scale.
+
+    Args:
+        sample: any size.
+        size_hw: of the result.
+        rng: source of chance.
+        min_zoom: smallest window, as a fraction of the largest that fits; half of the windows are the largest.
+    """
+    height, width = sample.rgb.shape[:2]
+    aspect = size_hw[1] / size_hw[0]
+    zoom = 1.0 if rng.random() < 0.5 else rng.uniform(min_zoom, 1.0)
+    window_h = min(height, width / aspect) * zoom
+    h, w = round(window_h), min(width, round(window_h * aspect))
+    top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+    interpolation = cv2.INTER_AREA if h >= size_hw[0] else cv2.INTER_LINEAR
+    rgb = cv2.resize(np.ascontiguousarray(sample.rgb[top : top + h, left : left + w]), size_hw[::-1], interpolation=interpolation)
+    rows = top + ((np.arange(size_hw[0]) + 0.5) * h / size_hw[0]).astype(int)
+    columns = left + ((np.arange(size_hw[1]) + 0.5) * w / size_hw[1]).astype(int)
+    return Sample(rgb, sample.depth_m[rows][:, columns], sample.focal_px * size_hw[0] / h)
+
+
+def flip(sample: Sample) -> Sample:
+    """Mirror left and right."""
+    return Sample(np.ascontiguousarray(sample.rgb[:, ::-1]), np.ascontiguousarray(sample.depth_m[:, ::-1]), sample.focal_px)
+
+
+def photometric(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Change colours, sharpness and noise, nothing geometric: (H, W, 3) uint8 -> the same."""
+    image = _colours(rgb, rng)
+    if rng.random() < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.6)))
+    if rng.random() < 0.1:
+        image = _motion_blur(image, rng)
+    if rng.random() < 0.15:
+        small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.4:
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 12)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 90))))
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return image
+
+
+def _colours(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Saturation, white balance, brightness, contrast and gamma as one matrix and one table."""
+    saturation = 0.0 if rng.random() < 0.06 else float(np.clip(rng.normal(0.85, 0.35), 0, 1.7))
+    luma = np.array([0.299, 0.587, 0.114])
+    matrix = saturation * np.eye(3) + (1 - saturation) * np.tile(luma, (3, 1))
+    matrix = np.diag(np.exp(rng.normal(0, 0.1, 3))) @ matrix
+    image = cv2.transform(rgb, matrix)
+    gain, bias, gamma = np.exp(rng.normal(0, 0.2)), rng.normal(0, 0.06), np.exp(rng.normal(0, 0.25))
+    ramp = np.clip((np.arange(256) / 255 - 0.5) * gain + 0.5 + bias, 0, 1) ** gamma
+    return cv2.LUT(image, (ramp * 255).astype(np.uint8))
+
+
+def _motion_blur(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    length = int(rng.integers(3, 9))
+    kernel = np.zeros((length, length), np.float32)
+    direction = rng.integers(3)
+    if direction == 2:
+        np.fill_diagonal(kernel, 1 / length)
+    else:
+        kernel[(length // 2, slice(None)) if direction == 0 else (slice(None), length // 2)] = 1 / length
+    return cv2.filter2D(image, -1, kernel)

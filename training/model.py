@@ -1,0 +1,160 @@
+"""The compact student: image -> canonical metric depth, small enough to ship and fast on a CPU.
+
+Convolutions down to 1/32, self-attention there (every place sees the whole image: layout and horizon decide scale), and
+a light decoder with skip connections. It is no Depth Anything network; it stands in where that is too slow.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MIN_DEPTH_M, MAX_DEPTH_M = 0.1, 200.0
+"""Range of the canonical depth that the network can say."""
+SIZE_MULTIPLE = 32
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, batch normalisation, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
+        """Padding keeps the size at stride 1."""
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class InvertedResidual(nn.Module):
+    """Widen, depthwise convolution, narrow, add. Source: MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), figure 4b."""
+
+    def __init__(self, channels: int, expansion: int, kernel: int) -> None:
+        """Keep size and channels."""
+        super().__init__()
+        wide = channels * expansion
+        self.layers = nn.Sequential(
+            ConvBlock(channels, wide, 1),
+            ConvBlock(wide, wide, kernel, groups=wide),
+            nn.Conv2d(wide, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> the same."""
+        return x + self.layers(x)
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm transformer layer over all places. Source: ViT (Dosovitskiy et al. 2021, arXiv:2010.11929), equations 2 and 3."""
+
+    def __init__(self, channels: int, heads: int = 4, expansion: int = 2) -> None:
+        """Channels must be a multiple of heads."""
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.query_key_value = nn.Linear(channels, 3 * channels)
+        self.project = nn.Linear(channels, channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, expansion * channels), nn.ReLU(), nn.Linear(expansion * channels, channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, places, C) -> the same."""
+        count, places, channels = tokens.shape
+        mixed = self.query_key_value(self.norm_attention(tokens)).reshape(count, places, 3, self.heads, channels // self.heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        weights = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(channels // self.heads), -1)
+        tokens = tokens + self.project((weights @ value).transpose(1, 2).reshape(count, places, channels))
+        return tokens + self.mlp(self.norm_mlp(tokens))
+
+
+class GlobalContext(nn.Module):
+    """Attention over the coarsest feature map; each place knows where in the image it is."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        """Build `layers` attention blocks."""
+        super().__init__()
+        self.position = nn.Conv2d(4, channels, 1)
+        self.blocks = nn.ModuleList(AttentionBlock(channels) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> the same."""
+        height, width = x.shape[-2:]
+        rows = (torch.arange(height, dtype=x.dtype, device=x.device) + 0.5) / height * 2 - 1
+        # columns are measured in image heights, so that a wide image is not a stretched one
+        columns = ((torch.arange(width, dtype=x.dtype, device=x.device) + 0.5) * 2 - width) / height
+        y, x_ = rows.reshape(1, 1, -1, 1).expand(1, 1, height, width), columns.reshape(1, 1, 1, -1).expand(1, 1, height, width)
+        x = x + self.position(torch.cat([y, y * y, x_, x_ * x_], 1))
+        tokens = x.flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+class CompactStudent(nn.Module):
+    """Fully convolutional encoder-decoder with attention at 1/32; sides must be multiples of `SIZE_MULTIPLE`."""
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int, int, int] = (16, 40, 72, 104, 128),
+        blocks: tuple[int, int, int] = (1, 2, 3),
+        expansion: int = 3,
+        context_layers: int = 3,
+        decoder: int = 48,
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            channels: at 1/2, 1/4, 1/8, 1/16, 1/32 of the input's size.
+            blocks: inverted residuals at 1/4, 1/8, 1/16.
+            expansion: widening inside them.
+            context_layers: attention blocks at 1/32.
+            decoder: channels of the decoder.
+        """
+        super().__init__()
+        c2, c4, c8, c16, c32 = channels
+        self.stem = nn.Sequential(ConvBlock(3, c2, 3, 2), ConvBlock(c2, c2, 3))
+        self.down4 = nn.Sequential(ConvBlock(c2, c4, 3, 2), *[InvertedResidual(c4, 2, 3) for _ in range(blocks[0])])
+        self.down8 = nn.Sequential(ConvBlock(c4, c8, 3, 2), *[InvertedResidual(c8, expansion, 5) for _ in range(blocks[1])])
+        self.down16 = nn.Sequential(ConvBlock(c8, c16, 3, 2), *[InvertedResidual(c16, expansion, 5) for _ in range(blocks[2])])
+        self.down32 = nn.Sequential(ConvBlock(c16, c16, 3, 2, groups=c16), ConvBlock(c16, c32, 1))
+        self.context = GlobalContext(c32, context_layers)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, decoder, 1) for c in (c4, c8, c16, c32))
+        self.fuse = nn.ModuleList(ConvBlock(decoder, decoder) for _ in range(3))
+        self.narrow = ConvBlock(decoder, c2, 1)
+        self.head = nn.Sequential(ConvBlock(c2, c2), nn.Conv2d(c2, 1, 3, padding=1))
+        nn.init.constant_(self.head[-1].bias, math.log(3.0))
+        nn.init.normal_(self.head[-1].weight, std=0.01)
+
+    def log_depth(self, image: Tensor) -> Tensor:
+        """Predict the logarithm of canonical depth.
+
+        Args:
+            image: (N, 3, h, w) normalised RGB.
+
+        Returns:
+            (N, h, w) log metres of the canonical camera, unbounded; the training losses need gradients outside the range.
+        """
+        half = self.stem(image)
+        quarter = self.down4(half)
+        eighth = self.down8(quarter)
+        sixteenth = self.down16(eighth)
+        x = self.lateral[3](self.context(self.down32(sixteenth)))
+        for level, skip in ((2, sixteenth), (1, eighth), (0, quarter)):
+            x = self.fuse[level](_double(x) + self.lateral[level](skip))
+        return _double(self.head(_double(self.narrow(x)) + half))[:, 0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, h, w) normalised RGB -> (N, h, w) metres of depth as the canonical camera sees it, within the range."""
+        return torch.exp(torch.clamp(self.log_depth(image), math.log(MIN_DEPTH_M), math.log(MAX_DEPTH_M)))
+
+
+def _double(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
