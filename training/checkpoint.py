@@ -25,9 +25,7 @@ class TrainingRecord:
     validation: dict[str, float]
 
 
-def save_checkpoint(
-    path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer | None, record: TrainingRecord
-) -> None:
+def save_checkpoint(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer | None, record: TrainingRecord) -> None:
     """Write the file under a temporary name, then rename it: a reader never sees half a checkpoint."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}

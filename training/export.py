@@ -76,9 +76,7 @@ def _compare(model: nn.Module, content: bytes, size_hw: tuple[int, int]) -> None
     got = session.run(None, {"image": image})[0]
     difference = float((np.abs(got - expected) / expected).max())
     if not difference <= TOLERANCE:
-        raise ExportMismatch(
-            f"ONNX Runtime differs from torch by {difference:.2e} (relative) at {size_hw}; allowed: {TOLERANCE:.0e}"
-        )
+        raise ExportMismatch(f"ONNX Runtime differs from torch by {difference:.2e} (relative) at {size_hw}; allowed: {TOLERANCE:.0e}")
 
 
 def training_notes(record: TrainingRecord, commands: list[str]) -> dict[str, Any]:
@@ -99,9 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
-    parser.add_argument(
-        "--command", action="append", default=[], help="a command that made the checkpoint, for the record; repeatable"
-    )
+    parser.add_argument("--command", action="append", default=[], help="a command that made the checkpoint, for the record; repeatable")
     args = parser.parse_args(argv)
     tensors, record = read_checkpoint(args.checkpoint)
     model = CompactStudent().eval()

@@ -27,9 +27,7 @@ class Stage:
         material = self.material(str(self.rng.choice(ANY_SURFACE)), plain=0.25)
         return Material(material.texture, material.tint, min(material.tile_m, float(self.rng.uniform(0.1, 0.6))), material.gloss)
 
-    def box(
-        self, centre: tuple[float, float, float], size: tuple[float, float, float], material: Material, **options: object
-    ) -> None:
+    def box(self, centre: tuple[float, float, float], size: tuple[float, float, float], material: Material, **options: object) -> None:
         """Add a box by its centre and edges in metres."""
         self.scene.add("box", centre, size, material=material, **options)
 
@@ -149,9 +147,7 @@ def cabinet(f: Frame, width: float, depth: float, height: float) -> None:
         for j in range(rows):
             y, z = (i + 0.5) / columns * width - width / 2, (j + 0.5) / rows * height
             f.add("box", (depth / 2, y, z), (0.03, width / columns - 0.02, height / rows - 0.02), front)
-            f.add(
-                "box", (depth / 2 + 0.03, y + 0.3 * width / columns, z), (0.03, 0.02, 0.1), Material("", (0.3, 0.3, 0.3), 1, 0.5)
-            )
+            f.add("box", (depth / 2 + 0.03, y + 0.3 * width / columns, z), (0.03, 0.02, 0.1), Material("", (0.3, 0.3, 0.3), 1, 0.5))
 
 
 def plant(f: Frame, height: float) -> None:

@@ -24,11 +24,7 @@ def _shell(stage: Stage, w: float, d: float, h: float) -> None:
     for side in range(4):
         skin = stage.material("wall", plain=0.5) if stage.rng.random() < 0.25 else wall
         along_x = side < 2
-        centre = (
-            (w / 2, (-thick / 2, d + thick / 2)[side % 2], h / 2)
-            if along_x
-            else ((-thick / 2, w + thick / 2)[side % 2], d / 2, h / 2)
-        )
+        centre = (w / 2, (-thick / 2, d + thick / 2)[side % 2], h / 2) if along_x else ((-thick / 2, w + thick / 2)[side % 2], d / 2, h / 2)
         stage.box(centre, (w + 1, thick, h) if along_x else (thick, d + 1, h), skin, casts_shadow=False)
     if stage.rng.random() < 0.5:
         board = stage.material("wood", 0.6)
@@ -133,15 +129,11 @@ def _furnish(stage: Stage, w: float, d: float, h: float, count: int) -> None:
         f = Frame(stage, x, y, 0.0, yaw)
         kind = str(rng.choice(list(FURNITURE_SHARES), p=list(FURNITURE_SHARES.values())))
         if kind == "model" and models:
-            furniture.set_model(
-                stage, models[rng.integers(len(models))], np.array([x, y, 0.0]), yaw + rng.integers(4) * np.pi / 2
-            )
+            furniture.set_model(stage, models[rng.integers(len(models))], np.array([x, y, 0.0]), yaw + rng.integers(4) * np.pi / 2)
         else:
             _made_furniture(f, kind, h)
     for _ in range(rng.integers(0, 10)):
-        furniture.clutter(
-            stage, np.array([stage.uniform(0.1, 0.9) * w, stage.uniform(0.1, 0.9) * d, 0.0]), stage.uniform(0.1, 0.6)
-        )
+        furniture.clutter(stage, np.array([stage.uniform(0.1, 0.9) * w, stage.uniform(0.1, 0.9) * d, 0.0]), stage.uniform(0.1, 0.6))
     people = stage.library.models("person", "furniture")
     for _ in range(rng.integers(0, 3) if people else 0):
         at = np.array([stage.uniform(0.2, 0.8) * w, stage.uniform(0.2, 0.8) * d, 0.0])
@@ -157,11 +149,7 @@ def _laid_table(f: Frame, width: float, depth: float, height: float) -> None:
     for _ in range(stage.rng.integers(0, 4)):
         side = stage.rng.choice([-1, 1])
         x, y, _z = f.point((side * (depth / 2 + 0.25), stage.uniform(-0.4, 0.4) * width, 0))
-        furniture.chair(
-            Frame(
-                stage, float(x), float(y), 0.0, float(np.arctan2(f.rotation[1, 0], f.rotation[0, 0])) + (np.pi if side > 0 else 0)
-            )
-        )
+        furniture.chair(Frame(stage, float(x), float(y), 0.0, float(np.arctan2(f.rotation[1, 0], f.rotation[0, 0])) + (np.pi if side > 0 else 0)))
 
 
 def _standing(w: float, d: float, low_m: float, high_m: float) -> PoseSampler:

@@ -167,9 +167,7 @@ class Library:
         return _part(geometry, key, tint, 0.5 if masked else -1.0)
 
 
-def _part(
-    geometry: trimesh.Trimesh, texture: str = "", tint: tuple[float, ...] = (1.0, 1.0, 1.0), alpha_cutoff: float = -1.0
-) -> MeshPart:
+def _part(geometry: trimesh.Trimesh, texture: str = "", tint: tuple[float, ...] = (1.0, 1.0, 1.0), alpha_cutoff: float = -1.0) -> MeshPart:
     uv = getattr(geometry.visual, "uv", None)
     # trimesh turns glTF's v (down) up on loading; the textures here are uploaded top row first
     uvs = np.zeros((len(geometry.vertices), 2)) if uv is None else np.column_stack([uv[:, 0], 1 - uv[:, 1]])

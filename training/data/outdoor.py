@@ -112,22 +112,16 @@ def _road(stage: Stage, half_m: float, walk_m: float) -> None:
     stage.box((100, 0, -0.55), (900, 900, 1.0), stage.material("ground"), casts_shadow=False)
     stage.box((100, 0, -0.525), (length, 2 * half_m, 1.05), stage.material("road"), casts_shadow=False)
     for side in (-1, 1):
-        stage.box(
-            (100, side * (half_m + walk_m / 2), -0.46), (length, walk_m, 1.1), stage.material("pavement"), casts_shadow=False
-        )
+        stage.box((100, side * (half_m + walk_m / 2), -0.46), (length, walk_m, 1.1), stage.material("pavement"), casts_shadow=False)
         if rng.random() < 0.6:
-            stage.box(
-                (100, side * (half_m - 0.25), 0.001), (length, 0.13, 0.06), Material("", (0.8, 0.8, 0.75)), casts_shadow=False
-            )
+            stage.box((100, side * (half_m - 0.25), 0.001), (length, 0.13, 0.06), Material("", (0.8, 0.8, 0.75)), casts_shadow=False)
     if rng.random() < 0.75:
         gap = stage.uniform(4, 10)
         for x in np.arange(-10, 110, gap):
             stage.box((float(x), 0.0, 0.001), (gap * 0.45, 0.13, 0.06), Material("", (0.85, 0.85, 0.8)), casts_shadow=False)
     if rng.random() < 0.2:
         for y in np.arange(-half_m + 0.5, half_m, 1.0):
-            stage.box(
-                (stage.uniform(8, 9), float(y), 0.001), (3.0, 0.5, 0.06), Material("", (0.85, 0.85, 0.85)), casts_shadow=False
-            )
+            stage.box((stage.uniform(8, 9), float(y), 0.001), (3.0, 0.5, 0.06), Material("", (0.85, 0.85, 0.85)), casts_shadow=False)
 
 
 def _roadside(stage: Stage, edge_m: float) -> None:
@@ -146,9 +140,7 @@ def _roadside(stage: Stage, edge_m: float) -> None:
             if draw < built * 0.8:
                 building(Frame(stage, x + width / 2, y, 0, -side * np.pi / 2), width, depth, stage.uniform(3.5, 20))
             elif draw < built and houses:
-                furniture.set_model(
-                    stage, houses[rng.integers(len(houses))], np.array([x + width / 2, y, 0.0]), rng.integers(4) * np.pi / 2
-                )
+                furniture.set_model(stage, houses[rng.integers(len(houses))], np.array([x + width / 2, y, 0.0]), rng.integers(4) * np.pi / 2)
             elif draw < built + 0.25:
                 hedge = stage.material(str(rng.choice(["leaves", "wall", "wood"])))
                 stage.box(
@@ -237,9 +229,7 @@ def build_open(library: Library, rng: np.random.Generator) -> tuple[Scene, PoseS
     )
     for _ in range(rng.integers(0, 4)):
         size = (stage.uniform(2, 40), stage.uniform(1, 8), 0.1)
-        stage.scene.add(
-            "box", (stage.uniform(0, 25), stage.uniform(-10, 10), -0.02), size, None, stage.material("pavement"), False
-        )
+        stage.scene.add("box", (stage.uniform(0, 25), stage.uniform(-10, 10), -0.02), size, None, stage.material("pavement"), False)
     for _ in range(rng.integers(0, 5)):
         f = Frame(stage, stage.uniform(15, 60), stage.uniform(-35, 35), 0, stage.uniform(0, 6.3))
         building(f, stage.uniform(5, 20), stage.uniform(5, 14), stage.uniform(3, 16))

@@ -66,17 +66,11 @@ def is_useful(view: RenderedView, outdoor: bool) -> bool:
     grey = view.rgb[::4, ::4].mean(2)
     near, middle = np.percentile(solid, [2, 50])
     return bool(
-        near > 0.22
-        and middle > 0.35
-        and np.log(solid).std() > (0.04 if middle < 1.5 else 0.15)
-        and 12 < grey.mean() < 243
-        and grey.std() > 12
+        near > 0.22 and middle > 0.35 and np.log(solid).std() > (0.04 if middle < 1.5 else 0.15) and 12 < grey.mean() < 243 and grey.std() > 12
     )
 
 
-def render_scene(
-    renderer: Renderer, library: Library, seed: int, index: int, kind: str | None = None
-) -> tuple[str, list[RenderedView]]:
+def render_scene(renderer: Renderer, library: Library, seed: int, index: int, kind: str | None = None) -> tuple[str, list[RenderedView]]:
     """Build scene `index` of a seed and render up to VIEWS_PER_SCENE useful views of it.
 
     Args:
