@@ -15,6 +15,11 @@ ROS_FROM_PYPI = [
     "ros-rcl-interfaces",
 ]
 TRAINING = ["torch>=2.4", "onnx", "onnxscript", "safetensors", "pyyaml", "moderngl", "trimesh", "pillow"]
+TEST = [
+    *["pytest", "hypothesis", "psutil"],
+    *["onnx", "h5py", "OpenEXR>=3.3", "scipy", "ray", "transformers>=5.23"],  # for tests of training/
+    *["ruff==0.17.*", "mypy==2.4.*", "colcon-common-extensions", "setuptools<80", "wheel"],
+]
 
 setup(
     name=PACKAGE,
@@ -36,7 +41,7 @@ setup(
     install_requires=["numpy", "opencv-python-headless", "onnxruntime", "tqdm"],
     extras_require={
         "ros": ROS_FROM_PYPI,  # x86_64 only; elsewhere ROS 2 comes from its own packages
-        "test": ["pytest", "hypothesis", "psutil", "onnx", "h5py", "OpenEXR>=3.3", "scipy", "ray", "transformers>=5.23", "ruff==0.17.*", "mypy==2.4.*", "colcon-common-extensions", "setuptools<80", "wheel"],
+        "test": TEST,
         "training": TRAINING,
         "datasets": ["h5py", "OpenEXR>=3.3", "scipy"],  # Hypersim, MegaDepth, NYUv2; IRS; splits of NYUv2
         "ray": ["ray"],  # pseudo-labels on a cluster
