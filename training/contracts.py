@@ -1,4 +1,4 @@
-"""The contract of the compact student: how a run's configuration becomes what its ONNX file says about itself."""
+"""What exported models say about themselves: the compact student by its run's configuration, published networks by their architecture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from depth_anything_ros.contract import ModelContract
 
 from .config import StudentConfig
 from .data.labelled import MEAN, STD
+from .depth_anything import DepthAnythingArchitecture
+from .encoder import PATCH
 from .model import SIZE_MULTIPLE
 
 MAX_TRUE_DEPTH_M = 80.0
@@ -35,5 +37,46 @@ def student_contract(config: StudentConfig, training: dict[str, Any]) -> ModelCo
         canonical_focal_px=config.canonical_focal_px * height / config.canonical_height,
         max_depth_m=MAX_TRUE_DEPTH_M,
         licence="Apache-2.0",
+        training=training,
+    )
+
+
+def published_licence(encoder: str, version: str) -> str:
+    """Return the licence (SPDX) of published weights: V1 and the small V2 networks may be used commercially, larger V2 ones not.
+
+    Args:
+        encoder: `vits`, `vitb`, `vitl` or `vitg`.
+        version: `v1` or `v2`.
+
+    Source: the READMEs of LiheYoung/Depth-Anything and DepthAnything/Depth-Anything-V2.
+    """
+    return "Apache-2.0" if version == "v1" or encoder == "vits" else "CC-BY-NC-4.0"
+
+
+def pretrained_contract(
+    name: str, architecture: DepthAnythingArchitecture, size_hw: tuple[int, int], resize: str, licence: str, training: dict[str, Any]
+) -> ModelContract:
+    """Return the contract of a Depth Anything network that was exported for one input size.
+
+    Args:
+        name: short name for logs.
+        architecture: says whether the output is relative or metric.
+        size_hw: height and width of the input in pixels, multiples of 14.
+        resize: `stretch` or `letterbox`; `lower_bound` needs free sizes.
+        licence: SPDX name of the weights' licence, or `unknown`.
+        training: record of where the weights come from.
+    """
+    metric = architecture.max_depth_m is not None
+    return ModelContract(
+        name=name,
+        input_sizes_hw=(size_hw,),
+        resize=resize,
+        output_kind="depth_m" if metric else "disparity_affine_invariant",
+        mean=MEAN,
+        std=STD,
+        size_multiple=PATCH,
+        interpolation="cubic",
+        max_depth_m=architecture.max_depth_m,
+        licence=licence,
         training=training,
     )
