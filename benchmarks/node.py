@@ -228,8 +228,8 @@ def scenarios(quick: bool) -> list[Scenario]:
         Scenario("synthetic_1080p", FULL_HD, frames=frames),
         Scenario("synthetic_1080p_cloud", FULL_HD, 10.0, frames=60 if quick else 150, cloud=True),
         Scenario("network_of_100ms_vga", frames=frames, parameters=slow),
-        Scenario("default_model_vga", rate_hz=70.0, frames=frames, parameters={"engine": "onnxruntime"}),
-        Scenario("default_model_vga_cloud", rate_hz=70.0, frames=frames, cloud=True, parameters={"engine": "onnxruntime"}),
+        Scenario("default_model_vga_cloud", frames=frames, cloud=True, parameters={"engine": "onnxruntime"}),
+        Scenario("default_model_vga_saturated", rate_hz=150.0, frames=3 * frames, parameters={"engine": "onnxruntime"}),
     ]
 
 
@@ -252,9 +252,9 @@ def main(argv: list[str] | None = None) -> int:
         if not args.only or scenario.name in args.only:
             print(f"{scenario.name} ...", file=sys.stderr, flush=True)
             result["scenarios"][scenario.name] = run(scenario)
-    default = result["scenarios"].get("default_model_vga")
-    if default:
-        result["default_model_vga_share_of_onnxruntime_alone"] = round(default["output_hz"] / result["onnxruntime_alone"]["best_hz"], 3)
+    saturated = result["scenarios"].get("default_model_vga_saturated")
+    if saturated:
+        result["saturated_share_of_onnxruntime_alone"] = round(saturated["output_hz"] / result["onnxruntime_alone"]["best_hz"], 3)
     rclpy.try_shutdown()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(result, indent=2) + "\n")
