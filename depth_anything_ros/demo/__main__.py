@@ -122,7 +122,8 @@ def _tell(result: dict, output_dir: Path) -> None:  # type: ignore[type-arg]
     frames, age = result["frames"], result["stamp_to_depth_published"]
     error = result.get("error_against_known_depth")
     quality = f", AbsRel {error['abs_rel']:.3f} against the known depth" if error else ""
-    print(f"{frames['published']} depth images of {frames['received']} camera images, {result['rate_hz']['depth']:.1f} per second{quality}")
+    watched = frames["received"] - frames["idle"]  # while nobody subscribes nothing is inferred
+    print(f"{frames['published']} depth images of {watched} camera images, {result['rate_hz']['depth']:.1f} per second{quality}")
     print(f"image stamp -> depth published: p50 {age['p50_ms']:.0f} ms, p95 {age['p95_ms']:.0f} ms; all figures: {output_dir}/summary.json")
     print(f"look at {output_dir}/depth.png (input | depth), and open {output_dir}/cloud.ply with MeshLab, CloudCompare or Open3D")
 

@@ -97,7 +97,7 @@ def summary(recorder: Recorder, seconds: float) -> dict[str, Any]:
     span_s = recorder.last_s - recorder.first_s
     result: dict[str, Any] = {
         "seconds": round(seconds, 2),
-        "frames": {key: int(node.get(key, 0)) for key in ("received", "published", "dropped", "refused", "failed")},
+        "frames": {key: int(node.get(key, 0)) for key in ("received", "published", "dropped", "refused", "failed", "idle", "withheld")},
         "depth_images_recorded": recorder.depth_count,
         "rate_hz": {
             "camera": float(node.get("input_hz", 0)),
