@@ -196,6 +196,8 @@ class DepthNode(LifecycleNode):
             frame = rgb_frame_from_image(job.image) if isinstance(job.image, Image) else rgb_frame_from_compressed(job.image)
             decoded_s = time.monotonic()
             calibration = self._inputs.camera_infos.calibration_for(job.image, frame.size_hw)
+            if calibration.intrinsics is None:
+                wanted -= {"points"}
             reason = pipeline.no_depth_reason(config, calibration.intrinsics)
             self._note_problems(reason, calibration)
             maps = maps_for(wanted, not reason, not pipeline.engine.contract.is_metric)

@@ -103,6 +103,17 @@ def test_unusable_camera_info_costs_the_cloud_not_the_depth(rig, monkeypatch, ch
     r.exchange(image, "depth/points", info=camera_info(image))
 
 
+def test_cloud_alone_is_wanted_but_cannot_be_made_so_nothing_is_inferred(rig):
+    r = rig(subscribe=("depth/points",))
+    inferred, infer = [], r.node._engine.infer
+    r.node._engine.infer = lambda tensor: inferred.append(1) or infer(tensor)
+    image = coded_image(5)
+    r.send(image, camera_info(image, 0.0))
+    r.wait(lambda: r.total("withheld") == 1, "frame")
+    assert not inferred
+    r.exchange(image, "depth/points", info=camera_info(image))
+
+
 def test_failing_engine_is_reported_and_the_next_frame_tried(rig):
     r = rig()
     infer, calls = r.node._engine.infer, []

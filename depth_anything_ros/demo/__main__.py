@@ -15,6 +15,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from tqdm import tqdm
 
 from ..transport import profile_environment
+from .camera import add_arguments
 from .recorder import Recorder
 from .report import write_report
 
@@ -25,13 +26,9 @@ SETTLE_S = 1.5
 def main(argv: list[str] | None = None) -> int:
     """Run the demonstration; returns 0 where depth arrived."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--video", type=Path, help="use this video instead of the rendered scene")
-    source.add_argument("--image", type=Path, nargs="+", help="use these pictures instead of the rendered scene")
+    add_arguments(parser)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to record (default: 10)")
     parser.add_argument("--output-dir", type=Path, default=Path("demo_out"), help="where the results go (default: demo_out)")
-    parser.add_argument("--rate-hz", type=float, default=30.0, help="camera rate (default: 30)")
-    parser.add_argument("--hfov-deg", type=float, default=60.0, help="horizontal field of view of the video or pictures (default: 60)")
     parser.add_argument("--model", default="", help="ONNX model (default: the one inside the package)")
     args = parser.parse_args(argv)
     _set_environment()

@@ -112,14 +112,19 @@ class DemoCamera(Node):
         self._number += 1
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the camera shows and how fast; the demonstration takes the same and passes it on."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--video", type=Path, help="play this video in a loop instead of the rendered scene")
+    source.add_argument("--image", type=Path, nargs="+", help="show these pictures in turn instead of the rendered scene")
+    parser.add_argument("--rate-hz", type=float, default=30.0, help="frames per second (default: 30)")
+    parser.add_argument("--hfov-deg", type=float, default=60.0, help="horizontal field of view of the video or pictures (default: 60)")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Publish until told to stop."""
     parser = argparse.ArgumentParser(prog="python3 -m depth_anything_ros.demo.camera", description=__doc__)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--video", type=Path, help="play this video in a loop")
-    source.add_argument("--image", type=Path, nargs="+", help="show these pictures in turn")
-    parser.add_argument("--rate-hz", type=float, default=30.0, help="frames per second (default: 30)")
-    parser.add_argument("--hfov-deg", type=float, default=60.0, help="field of view put into camera_info for videos and pictures (default: 60)")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     if not (math.isfinite(args.rate_hz) and args.rate_hz > 0):
         parser.error("--rate-hz must be above 0")
