@@ -14,7 +14,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -270,8 +270,10 @@ def main(argv: list[str] | None = None) -> int:
     node = None
     try:
         node = DepthNode()
+        executor = SingleThreadedExecutor()  # before autostart: Ctrl-C while rclpy makes one prints a traceback
+        executor.add_node(node)
         node.autostart()
-        rclpy.spin(node)
+        executor.spin()
     except ConfigError as error:
         print(f"depth_anything: {error}", file=sys.stderr)
         return 2

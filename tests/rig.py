@@ -83,6 +83,7 @@ class Rig:
         for executor, member in zip(self.executors, (self.node, self.peer)):
             executor.add_node(member)
         self.got: dict[str, list[Any]] = {}
+        self.clients: dict[str, Any] = {}
         self.diagnostics: list[Any] = []
         self.image_publisher = self.peer.create_publisher(
             CompressedImage if compressed else Image, "image/compressed" if compressed else "image", camera_qos
@@ -141,14 +142,20 @@ class Rig:
         """Set parameters through the node's service; returns the results."""
         parameters = [Parameter(k.replace("__", "."), value=v).to_parameter_msg() for k, v in values.items()]
         if atomically:
-            client = self.peer.create_client(SetParametersAtomically, "/depth_anything/set_parameters_atomically")
+            client = self.client(SetParametersAtomically, "set_parameters_atomically")
             request: Any = SetParametersAtomically.Request(parameters=parameters)
         else:
-            client = self.peer.create_client(SetParameters, "/depth_anything/set_parameters")
+            client = self.client(SetParameters, "set_parameters")
             request = SetParameters.Request(parameters=parameters)
-        assert client.wait_for_service(10)
         response = self.call(client, request)
         return [response.result] if atomically else response.results
+
+    def client(self, kind, name: str):
+        """Return the one client of a service of the node, connected; making it anew for every call is a race with discovery."""
+        if name not in self.clients:
+            self.clients[name] = self.peer.create_client(kind, f"/depth_anything/{name}")
+            assert self.clients[name].wait_for_service(10)
+        return self.clients[name]
 
     def call(self, client, request, timeout_s: float = 10.0) -> Any:
         future = client.call_async(request)

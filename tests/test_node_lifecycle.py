@@ -29,8 +29,7 @@ DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CL
 
 
 def transition(r, number) -> bool:
-    client = r.peer.create_client(ChangeState, "/depth_anything/change_state")
-    assert client.wait_for_service(10)
+    client = r.client(ChangeState, "change_state")
     request = ChangeState.Request()
     request.transition.id = number
     return r.call(client, request).success
