@@ -55,6 +55,7 @@ class LabelledSample:
         focal_px: horizontal focal length in pixels of this image, or None where it is not published.
         name: unique within the data set, stable.
         dataset: name of the data set.
+        class_ids: (H, W) uint8, what each pixel shows (`classes.CLASSES`), or None where that is not known.
     """
 
     rgb: npt.NDArray[np.uint8]
@@ -65,6 +66,7 @@ class LabelledSample:
     focal_px: float | None
     name: str
     dataset: str
+    class_ids: npt.NDArray[np.uint8] | None = None
 
     def disparity(self) -> npt.NDArray[np.float32]:
         """Return the label as (H, W) float32 disparity: larger is nearer, 0 in the sky, NaN where not valid.
