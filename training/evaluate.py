@@ -1,71 +1,41 @@
-"""Stage of training: checkpoint or ONNX file + folder of labelled photographs -> table, JSON and a picture.
+"""Stage of training: models + labelled photographs -> tables beside published numbers, JSON and a picture.
 
-Run: python -m training.evaluate MODEL --data DIR. The folder holds `index.json`: a list of pairs with `id`, `domain`, `rgb`
-and `gt` (files), `gt_scale`, `invalid`, `kind` (`depth`: gt / gt_scale metres; `disparity`: gt / gt_scale pixels) and `K`
-([fx, fy, cx, cy] or null). Protocol: the whole image at the truth's size, per-image least squares in disparity over valid
-pixels, no crop, mean over images; metric errors only where the camera matrix is known.
+Run: python -m training.evaluate MODEL [MODEL ...] --data [NAME[@SPLIT]:]DIR. NAME is a data set of `protocols.PROTOCOLS` in its
+published layout; without a name DIR holds `index.json`: a list of pairs with `id`, `domain`, `rgb` and `gt` (files), `gt_scale`,
+`invalid`, `kind` (`depth`: gt / gt_scale metres; `disparity`: gt / gt_scale pixels) and `K` ([fx, fy, cx, cy] or null).
+Errors are computed per image at the truth's size, then averaged over the images of a data set; depth limits, crops and
+alignment come from `protocols` and `metrics`. Metres are compared without alignment where the focal length is known.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from tqdm import tqdm
 
+from depth_anything_ros.errors import ConfigError, DepthAnythingError, EngineError
 from depth_anything_ros.structs import DepthMap
 
-from .metrics import DepthMetrics, align_disparity, evaluate_aligned, evaluate_metric
+from .data.samples import BrokenFileError, DatasetError, SkipLog
+from .evaluation_pairs import EvaluationSet, Pair, open_sets, read_pair
+from .metrics import Preset, align, evaluate_aligned, evaluate_metric
 from .predictors import Predictor, open_predictor, vertical_ramp
+from .protocols import PROTOCOLS
+from .reports import PanelRow, Row, draw_panel, report, summaries, summarise
 
-CAP_M = 1000.0
-"""Aligned disparity is clamped at 1e-3 per metre, as the evaluations of Marigold and Video Depth Anything do."""
-METRIC_CAP_M = 80.0
-"""Metric predictions beyond range count as this many metres."""
-DISPARITY_CAP = 2.0
-"""For truth in pixels: cap as a multiple of the image's largest true depth (no unit is known)."""
+__all__ = ["evaluate", "main", "predict_at_truth", "read_pair", "run", "summarise"]
 
-
-@dataclass(frozen=True)
-class Pair:
-    """One photograph with truth.
-
-    Attributes:
-        name, domain: from the index.
-        rgb: (H, W, 3) uint8.
-        true_depth: (h, w) float64; metres, or 1/pixels where `is_metric` is False; anything where the mask is False.
-        mask: (h, w) bool, True = valid truth.
-        focal_px: along x, in pixels of `rgb`; None = unknown.
-        cap: largest depth, in the unit of `true_depth`.
-        is_metric: whether `true_depth` is metres.
-    """
-
-    name: str
-    domain: str
-    rgb: npt.NDArray[np.uint8]
-    true_depth: npt.NDArray[np.float64]
-    mask: npt.NDArray[np.bool_]
-    focal_px: float | None
-    cap: float
-    is_metric: bool
-
-
-def read_pair(folder: Path, entry: dict[str, Any]) -> Pair:
-    """Read one entry of the index."""
-    rgb = cv2.cvtColor(cv2.imread(str(folder / entry["rgb"])), cv2.COLOR_BGR2RGB)
-    stored = cv2.imread(str(folder / entry["gt"]), cv2.IMREAD_UNCHANGED)
-    mask = stored != entry["invalid"]
-    value = np.where(mask, stored, 1).astype(np.float64) / entry["gt_scale"]
-    is_metric = entry["kind"] == "depth"
-    true_depth = value if is_metric else 1 / value
-    cap = CAP_M if is_metric else DISPARITY_CAP * float(true_depth[mask].max())
-    focal_px = float(entry["K"][0]) if entry.get("K") else None
-    return Pair(entry["id"], entry["domain"], rgb, true_depth, mask, focal_px, cap, is_metric)
+PRESETS: tuple[Preset, ...] = ("midas", "marigold")
+RAMP = "vertical ramp"
+PANEL_IMAGES = 32
 
 
 def predict_at_truth(predict: Predictor, pair: Pair) -> DepthMap:
@@ -78,87 +48,141 @@ def predict_at_truth(predict: Predictor, pair: Pair) -> DepthMap:
     return DepthMap(values, prediction.kind)
 
 
-def evaluate(predict: Predictor, pairs: list[Pair]) -> dict[str, dict[str, Any]]:
-    """Compute the metrics of every pair: name -> {domain, aligned, metric or None}."""
-    rows = {}
+def evaluate(predict: Predictor, pairs: Iterable[Pair], presets: Sequence[Preset] = ("midas",), skipped: SkipLog | None = None) -> list[Row]:
+    """Compute the metrics of every pair under every preset.
+
+    Args:
+        predict: the model.
+        pairs: read one after the other.
+        presets: one row per pair and preset.
+        skipped: counts pairs that cannot be compared (too few valid pixels, a prediction that is not finite); None raises instead.
+
+    Raises:
+        ValueError, EngineError: a pair cannot be compared, and `skipped` is None.
+    """
+    rows = []
     for pair in pairs:
-        prediction = predict_at_truth(predict, pair)
-        metric = None
-        if prediction.kind == "depth_m" and pair.focal_px and pair.is_metric:
-            metric = asdict(evaluate_metric(prediction, pair.true_depth, pair.mask, METRIC_CAP_M))
-        aligned = asdict(evaluate_aligned(prediction, pair.true_depth, pair.mask, pair.cap))
-        rows[pair.name] = {"domain": pair.domain, "aligned": aligned, "metric": metric}
+        try:
+            rows += _rows(predict, pair, presets)
+        except (ValueError, EngineError) as error:
+            if skipped is None:
+                raise
+            skipped.add(BrokenFileError("cannot be compared", pair.name, str(error)))
     return rows
 
 
-def summarise(rows: dict[str, dict[str, Any]], which: str) -> dict[str, dict[str, float]]:
-    """Average over the images of each domain and over all of them; `which` is `aligned` or `metric`."""
-    names = [name for name in DepthMetrics.__dataclass_fields__ if name != "pixels"]
-    groups: dict[str, list[dict[str, float]]] = {}
-    for row in rows.values():
-        if row[which]:
-            groups.setdefault(row["domain"], []).append(row[which])
-            groups.setdefault("all", []).append(row[which])
-    return {
-        domain: {"images": len(group)} | {name: float(np.mean([row[name] for row in group])) for name in names}
-        for domain, group in sorted(groups.items(), key=lambda item: (item[0] == "all", item[0]))
-    }
+def _rows(predict: Predictor, pair: Pair, presets: Sequence[Preset]) -> list[Row]:
+    rows, predictions = [], {}
+    for preset in presets:
+        protocol = PROTOCOLS[pair.dataset].presets[preset]
+        view = pair.cropped(protocol.image_crop)
+        if view.mask.shape not in predictions:  # presets that show the model the same image share the prediction
+            predictions[view.mask.shape] = predict_at_truth(predict, view)
+        prediction, mask, metric = predictions[view.mask.shape], protocol.mask(view.true_depth, view.mask), None
+        if prediction.kind == "depth_m" and view.focal_px and view.is_metric:
+            metric = asdict(evaluate_metric(prediction, view.true_depth, mask, protocol.metric_range_m))
+        aligned = asdict(evaluate_aligned(prediction, view.true_depth, mask, preset, view.limits(protocol)))
+        rows.append({"image": pair.name, "domain": pair.domain, "preset": preset, "aligned": aligned, "metric": metric})
+    return rows
 
 
-def markdown_table(title: str, summary: dict[str, dict[str, float]]) -> str:
-    """Format a summary."""
-    lines = [f"| {title} | images | AbsRel | delta1 | delta2 | delta3 | RMSE |", "|---|---|---|---|---|---|---|"]
-    for domain, row in summary.items():
-        numbers = " | ".join(f"{row[name]:.3f}" for name in ("abs_rel", "delta1", "delta2", "delta3", "rmse_m"))
-        lines.append(f"| {domain} | {row['images']} | {numbers} |")
-    return "\n".join(lines)
+def run(models: dict[str, Predictor], data: Sequence[EvaluationSet], presets: Sequence[Preset]) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Evaluate every model on every set.
+
+    Returns:
+        rows, each with its `model`, `set` and `dataset`; and what was left out: one record per model and set.
+
+    Raises:
+        DatasetError: not one image of a set could be evaluated.
+    """
+    rows: list[Row] = []
+    left_out = []
+    for chosen in data:
+        for model, predict in models.items():
+            skipped = SkipLog()
+            pairs = tqdm(chosen.pairs(skipped), total=len(chosen), unit="image", desc=f"{model}, {chosen.label}", disable=None)
+            found = evaluate(predict, pairs, presets, skipped)
+            if not found:
+                reasons = "; ".join(skipped.first.values())
+                raise DatasetError(
+                    f"{model}: none of the {len(chosen)} images of {chosen.label} could be evaluated ({skipped.summary()}): {reasons}. "
+                    "Check the folder, the split, and the model's output kind and size."
+                )
+            rows += [{"model": model, "set": chosen.label, "dataset": chosen.dataset, **row} for row in found]
+            left_out.append({"model": model, "set": chosen.label, "count": skipped.total, "reasons": dict(skipped.counts), "first": skipped.first})
+    return rows, left_out
 
 
-def panel(predict: Predictor, pairs: list[Pair], height: int = 160) -> npt.NDArray[np.uint8]:
-    """Draw input | prediction | truth per pair, disparity in colours, aligned, both on the truth's scale: (H, W, 3) BGR."""
+def panel_rows(models: dict[str, Predictor], pairs: Iterable[Pair], preset: Preset) -> list[PanelRow]:
+    """Predict and align again for the picture; pairs that cannot be compared are left out (the tables count them)."""
     rows = []
     for pair in pairs:
-        values = predict_at_truth(predict, pair)
-        disparity = 1 / values.values if values.kind == "depth_m" else values.values
-        aligned = 1 / align_disparity(disparity, pair.true_depth, pair.mask, pair.cap)
-        truth = np.where(pair.mask, 1 / pair.true_depth, 0)
-        low, high = np.percentile(truth[pair.mask], [1, 99])
-        colours = [_coloured((d - low) / max(high - low, 1e-9)) for d in (aligned, truth)]
-        colours[1][~pair.mask] = 0
-        width = round(height * pair.rgb.shape[1] / pair.rgb.shape[0])
-        tiles = [cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) for tile in (pair.rgb[..., ::-1], *colours)]
-        rows.append(np.hstack(tiles))
-    widest = max(row.shape[1] for row in rows)
-    return np.vstack([np.pad(row, ((0, 4), (0, widest - row.shape[1]), (0, 0))) for row in rows])
-
-
-def _coloured(value: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    return cv2.applyColorMap((np.clip(value, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+        protocol = PROTOCOLS[pair.dataset].presets[preset]
+        try:
+            view = pair.cropped(protocol.image_crop)
+            mask, limits = protocol.mask(view.true_depth, view.mask), view.limits(protocol)
+            aligned = {name: align(predict_at_truth(predict, view), view.true_depth, mask, preset, limits) for name, predict in models.items()}
+        except (ValueError, EngineError):
+            continue
+        rows.append(PanelRow(view.rgb, {name: 1 / depth for name, depth in aligned.items()}, 1 / np.where(mask, view.true_depth, 1), mask))
+    return rows
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("model", help="checkpoint (.safetensors), ONNX file with a contract, or 'ramp' for the baseline alone")
-    parser.add_argument("--data", type=Path, required=True, help="folder with index.json")
-    parser.add_argument("--json", type=Path, help="write all numbers here")
-    parser.add_argument("--panel", type=Path, help="write a PNG with input | prediction | truth")
-    args = parser.parse_args(argv)
-    pairs = [read_pair(args.data, entry) for entry in json.loads((args.data / "index.json").read_text())]
-    ramp = summarise(evaluate(vertical_ramp, pairs), "aligned")
-    result: dict[str, Any] = {"ramp": ramp}
-    tables = [markdown_table("vertical ramp, aligned", ramp)]
-    if args.model != "ramp":
-        predict = open_predictor(Path(args.model))
-        rows = evaluate(predict, pairs)
-        result |= {"images": rows, "aligned": summarise(rows, "aligned"), "metric": summarise(rows, "metric")}
-        tables = [markdown_table("aligned", result["aligned"]), markdown_table("metric, not aligned", result["metric"]), *tables]
+    args = _parse(argv)
+    presets = PRESETS if args.preset == "both" else (args.preset,)
+    try:
+        data = [chosen.limited(args.limit) for chosen in open_sets(args.data)]
+        models = open_models(args.models)
+        rows, left_out = run(models | {RAMP: vertical_ramp}, data, presets)
+        text = report(rows, left_out)
+        print(text)
+        if args.table:
+            args.table.write_text(text + "\n")
+        if args.json:
+            args.json.write_text(json.dumps({"images": rows, "means": summaries(rows), "left_out": left_out}, indent=1) + "\n")
         if args.panel:
-            cv2.imwrite(str(args.panel), panel(predict, pairs))
-    print("\n\n".join(tables))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1))
+            pairs = (pair for chosen in data for pair in chosen.limited(PANEL_IMAGES).pairs(SkipLog()))
+            cv2.imwrite(str(args.panel), draw_panel(panel_rows(models or {RAMP: vertical_ramp}, pairs, presets[0])))
+    except DepthAnythingError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="checkpoint (.safetensors), ONNX file with a contract, or 'ramp': the baseline alone"
+    )
+    parser.add_argument("--data", action="append", required=True, help=f"[NAME[@SPLIT]:]DIR, repeatable; NAME: {', '.join(PROTOCOLS)}")
+    parser.add_argument("--preset", choices=(*PRESETS, "both"), default="midas", help="alignment, depth limits and crops (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="evaluate this many images of each data set, evenly spread")
+    parser.add_argument("--json", type=Path, help="write every image's numbers, the means and what was left out here")
+    parser.add_argument("--table", type=Path, help="write the Markdown tables here, too")
+    parser.add_argument("--panel", type=Path, help=f"write a PNG with input | predictions | truth, at most {PANEL_IMAGES} images of each data set")
+    args = parser.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        parser.error("--limit must be at least 1")
+    for path in filter(None, (args.json, args.table, args.panel)):
+        if not path.parent.is_dir():
+            parser.error(f"there is no folder '{path.parent}' to write '{path.name}' into")
+    return args
+
+
+def open_models(arguments: Sequence[str]) -> dict[str, Predictor]:
+    """Open models under their files' names, or under their paths where two names are equal; 'ramp' is left out.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    paths = [Path(argument) for argument in dict.fromkeys(arguments) if argument != "ramp"]
+    names = [path.name for path in paths]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"there is no model '{path}'")
+    return {path.name if names.count(path.name) == 1 else str(path): open_predictor(path) for path in paths}
 
 
 if __name__ == "__main__":

@@ -24,21 +24,31 @@ _ADAPTERS = {
     "tartanair": ("rendered", "TartanAir"),
     "vkitti2": ("rendered", "Vkitti2"),
 }
+_EVALUATION_ADAPTERS = {
+    "ddad": ("evaluation_sets", "Ddad"),
+    "diode_indoor": ("evaluation_sets", "diode_indoor"),
+    "diode_outdoor": ("evaluation_sets", "diode_outdoor"),
+    "eth3d": ("evaluation_sets", "Eth3d"),
+    "sintel": ("evaluation_sets", "Sintel"),
+}
 DATASET_NAMES = tuple(_ADAPTERS)
+EVALUATION_NAMES = tuple(_EVALUATION_ADAPTERS)
+"""Zero-shot comparisons rest on these; do not train on them."""
 
-__all__ = ["DATASET_NAMES", "PublishedDataset", "adapter", "open_dataset"]
+__all__ = ["DATASET_NAMES", "EVALUATION_NAMES", "PublishedDataset", "adapter", "open_dataset"]
 
 
 def adapter(name: str) -> Adapter:
-    """Return the adapter of a data set by its name, one of `DATASET_NAMES`.
+    """Return the adapter of a data set by its name, one of `DATASET_NAMES` or `EVALUATION_NAMES`.
 
     Raises:
         DatasetError: the name is unknown.
     """
-    if name not in _ADAPTERS:
-        raise DatasetError(f"unknown data set '{name}'; known are {', '.join(DATASET_NAMES)}")
-    module, class_name = _ADAPTERS[name]
-    made: Adapter = getattr(importlib.import_module(f".{module}", __name__), class_name)()
+    known = _ADAPTERS | _EVALUATION_ADAPTERS
+    if name not in known:
+        raise DatasetError(f"unknown data set '{name}'; known are {', '.join(sorted(known))}")
+    module, factory = known[name]
+    made: Adapter = getattr(importlib.import_module(f".{module}", __name__), factory)()
     return made
 
 
@@ -46,7 +56,7 @@ def open_dataset(name: str, root: Path | str, split: str | None = None) -> Publi
     """Open a data set that lies on disk as it is published.
 
     Args:
-        name: one of `DATASET_NAMES`.
+        name: one of `DATASET_NAMES` or `EVALUATION_NAMES`.
         root: the folder that the adapter's `layout` describes.
         split: a published split; None takes the first one of the adapter.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..samples import BrokenFileError
+from ..samples import BrokenFileError, DatasetError
 from .base import Adapter, Entry, Label
 from .formats import package, read_grey, read_h5
 
@@ -18,32 +19,50 @@ class Kitti(Adapter):
 
     Images of `train` and `val` come from KITTI raw, unpacked into the same root or into its folder raw/; the focal length
     is P_rect of calib_cam_to_cam.txt there. `val_selection` has its own images, cropped to 352 x 1216, focal length unknown.
+    Every list `*_files*.txt` in the root is a split under its stem; the Eigen test split (652 images with truth) is such a list:
+    eigen_test_files_with_gt.txt, "image label focal length" per line, label `None` where there is no truth.
 
     Source: readme.txt of the benchmark's development kit (folders, encoding, splits); KITTI raw development kit (folders,
         P_rect). In val_selection_cropped/image the readme says `groundtruth_depth`, the archive `image`; both are found.
+        Lists: cleinc/bts, train_test_inputs, which others reuse. Their focal lengths are not read.
     """
 
     name, kind = "kitti", "depth_m"
     layout = (
         "{train,val}/DRIVE_sync/proj_depth/groundtruth/image_0N/NNNNNNNNNN.png with [raw/]DATE/DRIVE_sync/image_0N/data/NNNNNNNNNN.png, "
-        "or val_selection_cropped/{groundtruth_depth,image}/"
+        "or val_selection_cropped/{groundtruth_depth,image}/; for further splits lists *_files*.txt"
     )
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        """Return the published ones."""
-        return ("train", "val", "val_selection")
+        """Return the published ones, and the lists in the root."""
+        return ("train", "val", "val_selection", *sorted(path.stem for path in root.glob("*_files*.txt")))
 
     def entries(self, root: Path, split: str) -> list[Entry]:
         """Pair by drive, camera and frame."""
         if split == "val_selection":
             return self._selection(root / "val_selection_cropped")
+        listed = root / f"{split}.txt"
+        labels = self._listed(root, listed) if listed.is_file() else (root / split).glob("*/proj_depth/groundtruth/image_0[23]/*.png")
         raw = root / "raw" if (root / "raw").is_dir() else root
         entries = []
-        for label in (root / split).glob("*/proj_depth/groundtruth/image_0[23]/*.png"):
+        for label in labels:
             drive, camera, date = label.parts[-5], label.parts[-2], label.parts[-5][: len("2011_09_26")]
             image = raw / date / drive / camera / "data" / label.name
             entries.append(Entry(f"{drive}/{camera}/{label.stem}", image, label, raw / date / "calib_cam_to_cam.txt"))
         return entries
+
+    def _listed(self, root: Path, path: Path) -> list[Path]:
+        """Return the labels of a list; those that are nowhere are kept, so that reading counts them."""
+        labels = []
+        for line in filter(str.strip, path.read_text().splitlines()):
+            label = [*line.split(), ""][1]
+            if label == "None":
+                continue
+            if not re.fullmatch(r"(.*/)?[^/]+_sync/proj_depth/groundtruth/image_0[23]/\d+\.png", label):
+                raise DatasetError(f"'{path}': expected 'image DRIVE_sync/proj_depth/groundtruth/image_0N/NUMBER.png focal-length', found '{line}'")
+            places = [root / folder / label for folder in ("val", "train", "")]
+            labels.append(next((place for place in places if place.is_file()), places[0]))
+        return labels
 
     def _selection(self, folder: Path) -> list[Entry]:
         entries = []
