@@ -27,7 +27,8 @@ from tqdm import tqdm
 from depth_anything_ros.contract import ModelFile, read_model_file
 from depth_anything_ros.errors import ConfigError, DepthAnythingError, EngineError
 
-from .data.pseudo import FORMAT, IMAGE_ENDINGS, PROVIDERS, ImageShard, LabelJob, label_shard
+from .data.pseudo import FORMAT, IMAGE_ENDINGS, ImageShard, label_shard
+from .data.teacher import PROVIDERS, LabelJob
 
 MANIFEST = "manifest.json"
 SUMS = ("images", "labels", "pixels", "bytes")

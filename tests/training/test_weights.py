@@ -185,6 +185,19 @@ def test_truncated_files_are_refused(suffix, tmp_path: Path) -> None:
         read_weights(path)
 
 
+def test_no_damage_to_a_pickled_file_gives_another_error(tmp_path: Path) -> None:
+    path, causes = tmp_path / "model.pth", set()
+    torch.save({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, path)
+    content = path.read_bytes()
+    for offset in range(content.index(b"\x80\x02") + 2, content.index(b"FB", content.index(b"\x80\x02"))):  # the pickle, up to its padding
+        path.write_bytes(content[:offset] + b"h" + content[offset + 1 :])  # h: take the object of the number that follows
+        try:
+            read_weights(path)
+        except WeightsError as error:
+            causes.add(type(error.__cause__))
+    assert {KeyError, IndexError} <= causes
+
+
 class Code:
     """Something that would run when unpickled."""
 

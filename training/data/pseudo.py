@@ -15,25 +15,22 @@ import tarfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from depth_anything_ros.contract import read_model_file
-from depth_anything_ros.errors import ContractError, DecodeError, DepthAnythingError, EngineError
-from depth_anything_ros.postprocess import FARTHEST_M, enlarge, map_from_raw
-from depth_anything_ros.preprocess import Preprocessor
-from depth_anything_ros.structs import DepthMap, RgbFrame
+from depth_anything_ros.errors import DecodeError, DepthAnythingError, EngineError
+
+from .tars import check_end
+from .teacher import LabelJob, Teacher, open_teacher
 
 FORMAT = 1
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp")
 LEVELS = 65534
 """Steps between the smallest and the largest disparity of an image; the value 0 is kept for 'unknown'."""
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class UnreadableShard(DepthAnythingError):
@@ -58,29 +55,6 @@ class ImageShard:
 
 
 @dataclass(frozen=True)
-class LabelJob:
-    """How shards are labelled; the same for all shards of an output folder.
-
-    Attributes:
-        output: folder for the label shards.
-        teacher: ONNX file with a contract, weights inside.
-        teacher_sha256: of that file, in hexadecimal.
-        label_size: `image` (as many pixels as the image) or `network` (the teacher's own resolution).
-        device: `cpu` or `cuda`.
-        threads: of one teacher on the CPU.
-        settings_id: SHA-256 of what the labels depend on.
-    """
-
-    output: str
-    teacher: str
-    teacher_sha256: str
-    settings_id: str
-    label_size: Literal["image", "network"] = "image"
-    device: str = "cpu"
-    threads: int = 1
-
-
-@dataclass(frozen=True)
 class PseudoLabelled:
     """An image with its label.
 
@@ -94,57 +68,6 @@ class PseudoLabelled:
     key: str
     rgb: npt.NDArray[np.uint8]
     disparity: npt.NDArray[np.float32]
-
-
-class Teacher:
-    """A model of any output kind, asked for affine-invariant disparity. Not thread-safe."""
-
-    def __init__(self, job: LabelJob) -> None:
-        """Open the model.
-
-        Raises:
-            ContractError: the file is not the one that the job was planned with, or no model.
-            EngineError: the device is not available; nothing else is taken in its place.
-        """
-        import onnxruntime
-
-        file = read_model_file(job.teacher)
-        if file.sha256 != job.teacher_sha256:
-            raise ContractError(f"teacher '{job.teacher}' has SHA-256 {file.sha256}, not {job.teacher_sha256}: it is another file on this machine")
-        provider = PROVIDERS[job.device]
-        if provider not in onnxruntime.get_available_providers():
-            raise EngineError(f"onnxruntime has no {provider} here; pip install onnxruntime-gpu in its place, or use --device cpu")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = job.threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(job.teacher, options, providers=[provider])
-        except Exception as error:  # onnxruntime's own classes have no common root
-            raise EngineError(f"onnxruntime cannot open teacher '{job.teacher}': {error}") from error
-        if provider not in self._session.get_providers():
-            raise EngineError(f"onnxruntime cannot start {provider} (see its message above); check the driver, or use --device cpu")
-        self._input, self._contract, self._label_size = self._session.get_inputs()[0].name, file.contract, job.label_size
-        self._preprocess = Preprocessor(file.contract)
-
-    def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict: (H, W, 3) uint8 -> (h, w) float32 disparity, unknown scale and shift, 0 beyond range, NaN = unknown.
-
-        A model that needs a focal length is given the image's width in pixels: a common factor, to which the label is blind.
-        """
-        given = self._preprocess(RgbFrame(rgb))
-        try:
-            raw = self._session.run(None, {self._input: given.tensor})[0]
-        except Exception as error:
-            raise EngineError(f"the teacher failed: {error}") from error
-        small = map_from_raw(raw, given.resize, self._contract, float(rgb.shape[1]))
-        size_hw = (rgb.shape[0], rgb.shape[1]) if self._label_size == "image" else small.size_hw
-        limit_m = self._contract.max_depth_m if self._contract.output_kind == "depth_m" else None
-        return disparity_from_map(enlarge(small, size_hw, limit_m or FARTHEST_M))
-
-
-def disparity_from_map(depth_map: DepthMap) -> npt.NDArray[np.float32]:
-    """Return (H, W) float32 disparity: 1/depth of a `depth_m` map, so that sky and beyond range (+Inf) become 0; NaN stays."""
-    return depth_map.values if depth_map.kind == "disparity_affine_invariant" else np.float32(1) / depth_map.values
 
 
 def encode_label(disparity: npt.NDArray[np.float32]) -> tuple[bytes, dict[str, float]]:
@@ -169,8 +92,14 @@ def encode_label(disparity: npt.NDArray[np.float32]) -> tuple[bytes, dict[str, f
 
 
 def decode_label(png: bytes, limits: dict[str, float]) -> npt.NDArray[np.float32]:
-    """Undo `encode_label`: (H, W) float32, NaN = unknown, right to half of (max - min) / 65534."""
-    stored = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    """Undo `encode_label`: (H, W) float32, NaN = unknown, right to half of (max - min) / 65534.
+
+    Raises:
+        DecodeError: the PNG is damaged or is not one of `encode_label`.
+    """
+    stored = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED) if png else None
+    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
+        raise DecodeError(f"{len(png)} bytes that are no label")
     values = limits["min"] + (stored.astype(np.float64) - 1) / LEVELS * (limits["max"] - limits["min"])
     return np.where(stored > 0, values, np.nan).astype(np.float32)
 
@@ -214,17 +143,21 @@ def key_of_file(name: str) -> str:
     return (path.parent / path.stem.replace(".", "_")).as_posix()
 
 
+def key_of_member(name: str) -> str | None:
+    """Return the key of a tar member, its path up to the first dot of the file name; None where it is not an image."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, field = file.partition(".")
+    return folder + slash + stem if stem and field.lower() in IMAGE_ENDINGS else None
+
+
 def _images_of_tar(path: Path) -> Iterator[tuple[str, bytes]]:
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+    with tarfile.open(path, "r:") as archive:
         for member in archive:
-            folder, slash, name = member.name.rpartition("/")
-            stem, _, field = name.partition(".")
-            content = archive.extractfile(member) if stem and field.lower() in IMAGE_ENDINGS else None
-            if content:
-                yield folder + slash + stem, content.read()
-        file.seek(archive.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise UnreadableShard(f"'{path}': no end-of-archive mark after {archive.offset} bytes; it is cut short")
+            key = key_of_member(member.name)
+            content = archive.extractfile(member) if key else None
+            if key and content:
+                yield key, content.read()
+        check_end(archive)
 
 
 def read_pairs(labels: Path, images: Path) -> Iterator[PseudoLabelled]:
@@ -274,7 +207,7 @@ def label_shard(shard: ImageShard, job: LabelJob) -> dict[str, Any]:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            counts = _write_labels(file, shard, _teacher(job))
+            counts = _write_labels(file, shard, open_teacher(job))
             file.flush()
             os.fsync(file.fileno())
         content = {"bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
@@ -322,10 +255,3 @@ def _sha256(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _teacher(job: LabelJob) -> Teacher:
-    """Open the teacher once per process, and keep OpenCV to as many threads."""
-    cv2.setNumThreads(job.threads)
-    return Teacher(job)

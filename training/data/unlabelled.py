@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from .published.formats import decode_rgb, read_rgb
 from .samples import BrokenFileError, DatasetError, SkipLog
+from .tars import check_end
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v")
@@ -143,7 +144,7 @@ class TarShards(UnlabelledSource):
                         continue
                     names.add(name)
                     yield from self._image(f"{path}/{name}", f"{key}/{name}", data)
-                _check_end(tar)
+                check_end(tar)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise BrokenFileError("tar file damaged or ends early", path, str(error)) from error
 
@@ -154,15 +155,6 @@ class TarShards(UnlabelledSource):
             self.skipped.add(BrokenFileError("unreadable image", place, str(error)))
         else:
             yield key, rgb
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise `tarfile.ReadError` unless the file has the zeros that end a tar file: tarfile stops silently at damaged headers."""
-    file = tar.fileobj
-    file.seek(tar.offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE or any(block):
-        raise tarfile.ReadError("no end-of-file mark after the last readable member")
 
 
 def _files(root: Path, suffixes: tuple[str, ...]) -> list[Path]:

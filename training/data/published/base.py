@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,8 @@ import numpy.typing as npt
 from ..samples import BrokenFileError, DatasetError, LabelKind, LabelledSample, SkipLog
 from .formats import read_rgb
 
+BLOCK_SIZE = 1000
+"""Entries that lie together in the order of their names, and therefore on disk."""
 LISTED_ON_ERROR = 8
 
 
@@ -88,12 +92,13 @@ class Adapter(ABC):
 
 
 class PublishedDataset:
-    """A split of a published data set; iterating skips and counts what is broken, indexing raises instead.
+    """A split of a published data set, a `Source`; iterating skips and counts what is broken, indexing raises instead.
 
     Attributes:
         adapter: the layout.
         split: which part.
         entries: all its labels, sorted by name.
+        block_sizes: runs of `BLOCK_SIZE` entries.
         skipped: what iterating left out so far, in this process.
     """
 
@@ -106,6 +111,7 @@ class PublishedDataset:
         if self.split not in splits:
             raise DatasetError(f"{adapter.name} has no split '{split}' in '{root}'; it has: {', '.join(splits)}")
         self.entries = sorted(adapter.entries(root, self.split), key=lambda entry: entry.name)
+        self.block_sizes = tuple(min(BLOCK_SIZE, len(self) - start) for start in range(0, len(self), BLOCK_SIZE))
         self.skipped = SkipLog()
         if not self.entries:
             raise DatasetError(
@@ -123,9 +129,7 @@ class PublishedDataset:
             BrokenFileError: it cannot be used; the error says why.
         """
         entry = self.entries[index]
-        if not entry.rgb.is_file():
-            raise BrokenFileError("label without its image", entry.label, f"expected '{entry.rgb}'")
-        rgb, label = self.adapter.rgb(entry), self.adapter.label(entry)
+        rgb, label = self.rgb(index), self.adapter.label(entry)
         if rgb.shape[:2] != label.values.shape:
             sizes = "x".join(map(str, rgb.shape[:2])), "x".join(map(str, label.values.shape))
             raise BrokenFileError("image and label differ in size", entry.label, f"{sizes[0]} and {sizes[1]}, height x width")
@@ -136,6 +140,24 @@ class PublishedDataset:
             values = np.where(label.sky_mask, np.float32(0 if self.adapter.kind == "disparity_affine_invariant" else np.inf), values)
         values = np.where(valid, values, np.float32(np.nan))
         return LabelledSample(rgb, values, self.adapter.kind, valid, label.sky_mask, label.focal_px, entry.name, self.adapter.name)
+
+    def rgb(self, index: int) -> npt.NDArray[np.uint8]:
+        """Read the image of one sample without its label, (H, W, 3) uint8.
+
+        Raises:
+            BrokenFileError: it is missing or cannot be read.
+        """
+        entry = self.entries[index]
+        if not entry.rgb.is_file():
+            raise BrokenFileError("label without its image", entry.label, f"expected '{entry.rgb}'")
+        return self.adapter.rgb(entry)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the name, the split, the number of labels, and the SHA-256 of their names, each followed by a line feed."""
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            digest.update(f"{entry.name}\n".encode())
+        return {"dataset": self.adapter.name, "split": self.split, "labels": len(self), "names_sha256": digest.hexdigest()}
 
     def samples(self, worker: int = 0, workers: int = 1) -> Iterator[LabelledSample]:
         """Yield the usable samples of one worker's share, which are the entries worker, worker + workers, ..."""

@@ -60,25 +60,28 @@ class BlendedMvs(Adapter):
 class Diml(Adapter):
     """DIML/CVL RGB-D (Cho et al. 2021): 16-bit z-depth in millimetres, 0 = unknown; Kinect v2 indoors, stereo outdoors.
 
-    Three layouts are found, at any depth below the root: the indoor sample set (color/N_c.png with
-    depth_filled/N_depth_filled.png), the outdoor sample set (outleft/N.png with depthmap/N.png; pixels of confidencemap/N.png
-    that are 0 are invalid) and the whole indoor set (col/N_*.png with up_png/N_ud.png). HR and LR are separate
-    folders with the same scenes: give one of them as root.
+    Four layouts are found, at any depth below the root: the indoor sample set (color/N_c.png with
+    depth_filled/N_depth_filled.png), the outdoor sample set (outleft/N.png with depthmap/N.png and confidencemap/N.png), the
+    whole indoor set (col/N_*.png with up_png/N_ud.png) and the whole outdoor set (left/N_left.png with depth/N_depth.png and
+    conf/N_conf.png). Outdoors, pixels of confidence 0 are invalid. HR and LR are separate folders with the same scenes:
+    give one of them as root.
 
     Source: public readers: isl-org/ZoeDepth, DIML indoor and outdoor (sample sets, millimetres); a reader of the sample
-        sets with confidencemap; listings of the whole indoor set (folders, N_ud.png).
-    Not checked: the millimetre and the colour files' suffix in the whole indoor set; what a confidence between 0 and 255
-        means. The whole outdoor set (disparity and per-camera .mat files) is not read: its encoding could not be established.
+        sets with confidencemap; listings of the whole indoor set (folders, N_ud.png); nndepth, DIML (whole indoor and outdoor
+        sets: folders, file names, millimetres).
+    Not checked: what a confidence between 0 and 255 means (nndepth takes what is above 0.6 of 255). One reader knows
+        the whole outdoor set; it leaves out 160627_C1, whose structure is another one and which is not found here either.
+        The disparity and the .mat files of the whole outdoor set are not read.
     """
 
     name, kind = "diml", "depth_m"
     layout = (
         ".../color/N_c.png and depth_filled/N_depth_filled.png (indoor sample), .../outleft/N.png and depthmap/N.png (outdoor sample), "
-        "or .../col/N_*.png and up_png/N_ud.png (indoor)"
+        ".../col/N_*.png and up_png/N_ud.png (indoor), or .../left/N_left.png, depth/N_depth.png and conf/N_conf.png (outdoor)"
     )
 
     def entries(self, root: Path, split: str) -> list[Entry]:
-        """Pair by number inside every folder that looks like one of the three layouts."""
+        """Pair by number inside every folder that looks like one of the four layouts."""
         entries = []
         for folder in folders_named(root, "depth_filled"):
             for label in folder.glob("*_depth_filled.png"):
@@ -88,6 +91,11 @@ class Diml(Adapter):
             for label in folder.glob("*.png"):
                 confidence = folder.parent / "confidencemap" / label.name
                 entries.append(self._entry(root, folder.parent / "outleft" / label.name, label, confidence))
+        for folder in folders_named(root, "depth"):
+            for label in folder.glob("*_depth.png"):
+                stem = label.name.removesuffix("_depth.png")
+                confidence = folder.parent / "conf" / f"{stem}_conf.png"
+                entries.append(self._entry(root, folder.parent / "left" / f"{stem}_left.png", label, confidence))
         for folder in folders_named(root, "up_png"):
             colours = {path.stem.rpartition("_")[0]: path for path in (folder.parent / "col").glob("*.png")}
             for label in folder.glob("*_ud.png"):
