@@ -1,55 +1,92 @@
-"""Checkpoints: one safetensors file with weights, averaged weights, optimiser state and, as metadata, step and configuration."""
+"""Checkpoints: one safetensors file with weights, averaged weights and optimiser state; its record is inside and, as JSON, beside it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass
+import subprocess
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from depth_anything_ros.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is stored beside the tensors: steps done, minutes run, configuration, data manifest, metrics."""
+    """What a checkpoint says about itself.
+
+    Attributes:
+        step: optimiser steps done.
+        minutes: that they took.
+        config: the full configuration, as `TrainingConfig.to_dict` gives it.
+        data: manifests of the sources by their role.
+        origin: git revision, versions, and the hashes of the files that the run started from.
+        validation: last figures.
+    """
 
     step: int
     minutes: float
     config: dict[str, Any]
     data: dict[str, Any]
+    origin: dict[str, Any]
     validation: dict[str, float]
 
 
-def save_checkpoint(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer | None, record: TrainingRecord) -> None:
-    """Write the file under a temporary name, then rename it: a reader never sees half a checkpoint."""
+def save_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer | None, record: TrainingRecord) -> None:
+    """Write the file, then its record with the file's hash beside it, each under a temporary name that is renamed."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in average.state_dict().items()} if average else {}
     for index, state in (optimiser.state_dict()["state"] if optimiser else {}).items():
         tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(
-        {key: value.detach().contiguous().clone() for key, value in tensors.items()},
-        temporary,
-        {"record": json.dumps(record.__dict__)},
-    )
+    stored = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    save_file(stored, temporary, {"record": json.dumps(asdict(record))})
+    digest = sha256_of(temporary)
     temporary.replace(path)
+    write_json(path.with_suffix(".json"), {"file": path.name, "sha256": digest, **asdict(record)})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], TrainingRecord]:
-    """Return all tensors by their prefixed names, and the record."""
-    with safe_open(path, framework="pt") as file:
-        record = TrainingRecord(**json.loads(file.metadata()["record"]))
-        names = file.keys()  # a method of its own: the file is no dict
-        return {name: file.get_tensor(name) for name in names}, record
+    """Return all tensors by their prefixed names, and the record.
+
+    Raises:
+        ConfigError: the file is damaged, or no checkpoint of this version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = TrainingRecord(**json.loads(file.metadata()["record"]))
+            names = file.keys()  # a method of its own: the file is no dict
+            return {name: file.get_tensor(name) for name in names}, record
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"'{path}' is no checkpoint of this version of training ({error}); published weights are given by --pretrained or network.initial") from error
 
 
-def load_weights(model: nn.Module, tensors: dict[str, Tensor], prefix: str = "average") -> None:
-    """Load the weights under a prefix; every key must fit."""
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a file is a checkpoint of this package, not a published weight file."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "record" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def served_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that are used after training: the averaged ones where there are any."""
+    prefix = "average." if any(name.startswith("average.") for name in tensors) else "model."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Load the weights under a prefix (`model` or `average`); every key must fit."""
     model.load_state_dict({key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{prefix}.")})
 
 
@@ -64,3 +101,33 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
             restored = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
             state.setdefault(int(index), {})[name] = restored.detach()
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def origin(files: list[Path]) -> dict[str, Any]:
+    """Describe what a run started from: git revision of this checkout, versions, and SHA-256 of weight files by name."""
+    return {"git": git_revision(), "torch": torch.__version__, "files": {path.name: sha256_of(path) for path in files}}
+
+
+def git_revision() -> str:
+    """Return the revision of the checkout, with `-dirty` where files differ from it; `unknown` outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write under a temporary name, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(values, indent=1) + "\n")
+    temporary.replace(path)

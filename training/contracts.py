@@ -1,4 +1,4 @@
-"""What exported models say about themselves: the compact student by its run's configuration, published networks by their architecture."""
+"""What exported models say about themselves: trained ones by their run's configuration, published ones by their architecture."""
 
 from __future__ import annotations
 
@@ -6,36 +6,33 @@ from typing import Any
 
 from depth_anything_ros.contract import ModelContract
 
-from .config import StudentConfig
-from .data.labelled import MEAN, STD
+from .config import TrainingConfig
+from .data.batches import MEAN, STD, canonical_focal_px
 from .depth_anything import DepthAnythingArchitecture
 from .encoder import PATCH
 from .model import SIZE_MULTIPLE
 
-MAX_TRUE_DEPTH_M = 80.0
-"""Larger depths are published as beyond range: the data holds little beyond, and the sky is only 'far'."""
 
-
-def student_contract(config: StudentConfig, training: dict[str, Any]) -> ModelContract:
-    """Return the contract of a student trained with `config`; it is served at the height at which it was last trained.
+def checkpoint_contract(config: TrainingConfig, training: dict[str, Any]) -> ModelContract:
+    """Return the contract of a network that was trained with `config`, for free input sizes from the first training size on.
 
     Args:
-        config: the run's configuration; fixes the least input height and, with it, the canonical camera.
+        config: the run's configuration; its first size fixes the least input height and, with it, the canonical camera.
         training: free-form record of how the model was made.
     """
-    height = config.height
-    width = round(height * 4 / 3 / SIZE_MULTIPLE) * SIZE_MULTIPLE
+    metric, compact = config.stage == "metric", config.network.name == "compact"
+    canonical = metric and config.metric.kind == "depth_canonical_focal"
     return ModelContract(
-        name="student_metric",
-        input_sizes_hw=((height, width),),
+        name=f"{config.stage}_{config.network.name}",
+        input_sizes_hw=(config.data.sizes_hw[0],),
         resize="lower_bound",
-        output_kind="depth_canonical_focal",
+        output_kind=config.metric.kind if metric else "disparity_affine_invariant",
         mean=MEAN,
         std=STD,
-        size_multiple=SIZE_MULTIPLE,
-        interpolation="linear",
-        canonical_focal_px=config.canonical_focal_px * height / config.canonical_height,
-        max_depth_m=MAX_TRUE_DEPTH_M,
+        size_multiple=SIZE_MULTIPLE if compact else PATCH,
+        interpolation="linear" if compact else "cubic",
+        canonical_focal_px=canonical_focal_px(config) if canonical else None,
+        max_depth_m=config.metric.max_depth_m if metric else None,
         licence="Apache-2.0",
         training=training,
     )

@@ -2,101 +2,26 @@
 
 Run: python -m training.export RUN/checkpoint.safetensors --out depth_anything_ros/models/student_metric.onnx
 or:  python -m training.export --pretrained depth_anything_v2_vits.pth --size 252x336 --out model.onnx
+Both with --precision fp16 or int8 and --calibration FOLDER; see docs/precision.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime
-import torch
-from safetensors import SafetensorError
-from torch import nn
+from depth_anything_ros.contract import read_model_file
+from depth_anything_ros.errors import ConfigError
 
-from depth_anything_ros.contract import ModelContract, read_model_file, with_contract
-
-from .checkpoint import TrainingRecord, load_weights, read_checkpoint
-from .config import StudentConfig
-from .contracts import student_contract
+from .calibration import CalibrationImages, PrecisionError, find_images
 from .encoder import PATCH
+from .export_checkpoint import ExportMismatch, export_checkpoint
 from .export_pretrained import PUBLISHED, PretrainedError, architecture_from_text, export_pretrained, find_weights
-from .model import SIZE_MULTIPLE, CompactStudent
+from .precision import CALIBRATION_METHODS, FLOAT_GROUPS, PRECISIONS, convert, require_modelopt
 from .weights import WeightsError
-
-OPSET = 17
-TOLERANCE = 1e-4
-"""Largest relative difference between ONNX Runtime and torch."""
-
-
-class ExportMismatch(RuntimeError):
-    """The exported graph does not compute what the checkpoint does; do not ship it."""
-
-
-def export_onnx(model: nn.Module, contract: ModelContract) -> bytes:
-    """Export a network in evaluation mode, and check the result.
-
-    Args:
-        model: (N, 3, h, w) float32 -> (N, h, w) float32. Batch normalisation is folded into the convolutions.
-        contract: put into the file.
-
-    Returns:
-        The bytes of the ONNX file; batch, height and width are free.
-
-    Raises:
-        ExportMismatch: ONNX Runtime and torch differ by more than TOLERANCE, at the contract's size or at another.
-    """
-    height, width = contract.input_sizes_hw[0]
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the legacy exporter is deprecated; the new one writes larger graphs here
-        torch.onnx.export(
-            model.eval(),
-            (torch.zeros(1, 3, height, width),),
-            buffer,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["depth"],
-            dynamic_axes={"image": {0: "batch", 2: "height", 3: "width"}, "depth": {0: "batch", 1: "height", 2: "width"}},
-            dynamo=False,
-        )
-    content = with_contract(buffer.getvalue(), contract)
-    onnx.checker.check_model(onnx.load_model_from_string(content), full_check=True)
-    for size_hw in ((height, width), (height, 2 * width), (height + SIZE_MULTIPLE, height)):
-        _compare(model, content, size_hw)
-    return content
-
-
-def _compare(model: nn.Module, content: bytes, size_hw: tuple[int, int]) -> None:
-    image = np.random.default_rng(0).normal(size=(1, 3, *size_hw)).astype(np.float32)
-    with torch.no_grad():
-        expected = model(torch.from_numpy(image)).numpy()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    got = session.run(None, {"image": image})[0]
-    difference = float((np.abs(got - expected) / expected).max())
-    if not difference <= TOLERANCE:
-        raise ExportMismatch(f"ONNX Runtime differs from torch by {difference:.2e} (relative) at {size_hw}; allowed: {TOLERANCE:.0e}")
-
-
-def training_notes(record: TrainingRecord, commands: list[str]) -> dict[str, Any]:
-    """Return what the contract says about the training: data, seed, steps, validation, commands; no paths."""
-    config = {key: value for key, value in record.config.items() if key not in ("data", "validation", "out", "initial_weights")}
-    return {
-        "steps": record.step,
-        "minutes": round(record.minutes, 1),
-        "config": config,
-        "data": record.data,
-        "validation": record.validation,
-        "commands": commands,
-    }
 
 
 def size_from_text(text: str) -> tuple[int, int]:
@@ -115,26 +40,59 @@ def size_from_text(text: str) -> tuple[int, int]:
     return height, width
 
 
+def groups_from_text(text: str) -> tuple[str, ...]:
+    """Return the groups of `FLOAT_GROUPS` that a comma-separated text names; `none` names none.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such group.
+    """
+    groups = () if text == "none" else tuple(text.split(","))
+    unknown = [group for group in groups if group not in FLOAT_GROUPS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is none of {', '.join(FLOAT_GROUPS)}, none")
+    return groups
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint of the compact student")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint of a training stage")
     parser.add_argument("--out", type=Path, required=True, help="ONNX file to write")
     parser.add_argument("--command", action="append", default=[], help="a command that made the checkpoint, for the record; repeatable")
+    parser.add_argument(
+        "--size",
+        metavar="HEIGHTxWIDTH",
+        type=size_from_text,
+        help="input of a Depth Anything network in pixels, multiples of 14, such as 252x336 (default: a checkpoint's training size)",
+    )
+    parser.add_argument("--resize", choices=("stretch", "letterbox"), help="how camera images are brought to that size (default: stretch)")
     group = parser.add_argument_group("published weights")
     group.add_argument(
         "--pretrained",
         metavar="NAME_OR_FILE",
         help="official .pth, .safetensors beside its config.json, a folder with either, or a Hugging Face name",
     )
-    group.add_argument("--size", metavar="HEIGHTxWIDTH", type=size_from_text, help="the network's input in pixels, multiples of 14, such as 252x336")
-    group.add_argument("--resize", choices=("stretch", "letterbox"), help="how camera images are brought to that size (default: stretch)")
     group.add_argument(
         "--architecture", metavar="NETWORK", help=f"for files that do not say what they are: {', '.join(PUBLISHED)}, or a JSON file with all values"
     )
     group.add_argument("--max-depth-m", type=float, help="with --architecture: a metric network's largest depth, 20 (indoor) or 80 (outdoor)")
     group.add_argument("--licence", help="SPDX name of the weights' licence, for files without an official name")
+    _add_precision(parser.add_argument_group("precision"))
     return parser
+
+
+def _add_precision(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network; input and output stay float32 (default: %(default)s)")
+    group.add_argument(
+        "--calibration", metavar="FOLDER", type=Path, help="fp16, int8: pictures that set the ranges; on every fourth of them the loss is measured"
+    )
+    group.add_argument("--calibration-method", choices=CALIBRATION_METHODS, help="int8: whole range, or without rare large values (default: max)")
+    group.add_argument(
+        "--keep-float",
+        metavar="GROUPS",
+        type=groups_from_text,
+        help=f"int8: what stays float32: a list of {','.join(FLOAT_GROUPS)}, or none (default: all four)",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,9 +101,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     _check_arguments(parser, args)
     try:
-        content = _student(args) if args.pretrained is None else _pretrained(args)
+        images = None if args.precision == "fp32" else _ready_to_convert(args.calibration)
+        content = _checkpoint(args) if args.pretrained is None else _pretrained(args)
+        content = content if images is None else _converted(args, content, images)
         _write(args.out, content)
-    except (OSError, ExportMismatch, PretrainedError, WeightsError) as error:
+    except (OSError, ConfigError, ExportMismatch, PrecisionError, PretrainedError, WeightsError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     print(f"{args.out}: {len(content) / 1e6:.2f} MB, sha256 {read_model_file(args.out).sha256}")
@@ -155,30 +115,37 @@ def main(argv: list[str] | None = None) -> int:
 def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse what cannot work before the work begins."""
     if (args.checkpoint is None) == (args.pretrained is None):
-        parser.error("give either a checkpoint of the student, or --pretrained NAME_OR_FILE")
-    for name in ("size", "resize", "architecture", "max_depth_m", "licence"):
+        parser.error("give either a checkpoint, or --pretrained NAME_OR_FILE")
+    for name in ("architecture", "max_depth_m", "licence"):
         if args.checkpoint and getattr(args, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} goes with --pretrained; the student's checkpoint says it itself")
+            parser.error(f"--{name.replace('_', '-')} goes with --pretrained; a checkpoint says it itself")
     if args.pretrained and args.size is None:
         parser.error("--pretrained needs --size HEIGHTxWIDTH; 252x336 is fast, 518x518 is the size of its training")
     if args.pretrained and args.command:
-        parser.error("--command goes with a checkpoint of the student")
+        parser.error("--command goes with a checkpoint")
     if args.max_depth_m is not None and args.architecture is None:
         parser.error("--max-depth-m goes with --architecture")
+    _check_precision(parser, args)
     if args.out.is_dir() or not args.out.parent.is_dir():
         parser.error(
             f"--out {args.out}: {'is a folder; give the name of a file' if args.out.is_dir() else 'its folder does not exist; make it first'}"
         )
 
 
-def _student(args: argparse.Namespace) -> bytes:
-    try:
-        tensors, record = read_checkpoint(args.checkpoint)
-    except (SafetensorError, TypeError, KeyError) as error:  # not its format, no record, another record
-        raise WeightsError(f"'{args.checkpoint}' is no checkpoint of the student; published weights are given by --pretrained") from error
-    model = CompactStudent().eval()
-    load_weights(model, tensors)
-    return export_onnx(model, student_contract(StudentConfig(**record.config), training_notes(record, args.command)))
+def _check_precision(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.precision != "fp32" and args.calibration is None:
+        parser.error(f"--precision {args.precision} needs --calibration FOLDER: pictures of the places where the model will be used")
+    if args.precision == "fp32" and args.calibration is not None:
+        parser.error("--calibration goes with --precision fp16 or int8")
+    for name in ("calibration_method", "keep_float"):
+        if args.precision != "int8" and getattr(args, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} goes with --precision int8")
+
+
+def _checkpoint(args: argparse.Namespace) -> bytes:
+    content, contract = export_checkpoint(args.checkpoint, args.size, args.resize or "stretch", args.command)
+    print(f"{contract.name}: {contract.output_kind}")
+    return content
 
 
 def _pretrained(args: argparse.Namespace) -> bytes:
@@ -191,6 +158,24 @@ def _pretrained(args: argparse.Namespace) -> bytes:
         )
     difference = contract.training["difference_to_torch"]
     print(f"{contract.name}: {contract.output_kind}, licence {contract.licence}, differs from torch by {difference:.1e} of the output's range")
+    return content
+
+
+def _ready_to_convert(folder: Path) -> CalibrationImages:
+    """Find out before the export whether what comes after it can work."""
+    require_modelopt()
+    return find_images(folder)
+
+
+def _converted(args: argparse.Namespace, content: bytes, images: CalibrationImages) -> bytes:
+    keep_float = FLOAT_GROUPS if args.keep_float is None else args.keep_float
+    print(f"{args.precision}: ranges from {len(images.used)} pictures, loss on {len(images.held_out)} others; this takes a while")
+    content, record = convert(content, args.precision, images, args.calibration_method or CALIBRATION_METHODS[0], keep_float)
+    loss = record["loss"]
+    print(
+        f"{args.precision} against fp32: AbsRel {loss['abs_rel_mean']:.4f} mean, {loss['abs_rel_max']:.4f} on the worst picture; "
+        f"{loss['aligned_abs_rel_mean']:.4f} and {loss['aligned_abs_rel_max']:.4f} after alignment"
+    )
     return content
 
 

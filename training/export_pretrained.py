@@ -199,7 +199,7 @@ def export_pretrained(
     if 4 * sum(parameter.numel() for parameter in model.parameters()) >= MAX_FILE_BYTES:
         raise PretrainedError(f"'{path}' makes more than 2 GB of float32, which one ONNX file cannot hold; take a smaller network")
     contract = pretrained_contract(model_name(path), model.architecture, size_hw, resize, licence or published or "unknown", {})
-    graph = _graph(model, size_hw)
+    graph = graph_of(model, size_hw)
     contract = replace(contract, training=_record(path, model.architecture, compare_with_torch(model, graph, contract)))
     content = with_contract(graph, contract)
     onnx.checker.check_model(content, full_check=True)
@@ -226,8 +226,12 @@ def _load(path: Path, architecture: DepthAnythingArchitecture) -> DepthAnything:
         raise PretrainedError(f"'{path}' is no weight file, or is truncated ({_first_line(error)}); download it again") from error
 
 
-def _graph(model: DepthAnything, size_hw: tuple[int, int]) -> bytes:
-    """Export without the exporter's remarks on torchvision, which no network here needs, and on its own deprecations."""
+def graph_of(model: DepthAnything, size_hw: tuple[int, int]) -> bytes:
+    """Call `onnx_from_model` without the exporter's remarks on torchvision, which no network here needs, and on its own deprecations.
+
+    Raises:
+        PretrainedError: onnxscript is missing.
+    """
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

@@ -1,182 +1,220 @@
-"""The training loop: batches -> losses -> weights; logs, averages, validates, checkpoints, resumes, stops on NaN."""
+"""The one training loop, for all stages: batches -> losses -> weights; logs, validates, checkpoints, resumes, stops on NaN."""
 
 from __future__ import annotations
 
 import copy
-import json
-import math
 import time
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 from tqdm import tqdm
 
-from .checkpoint import TrainingRecord, load_optimiser, load_weights, read_checkpoint, save_checkpoint
-from .config import StudentConfig
-from .data.labelled import Batch, BatchSource, prefetch, validation_batches
-from .data.shards import manifest
-from .losses import affine_invariant_loss, beyond_range_loss, gradient_matching_loss, silog_loss
-from .metrics import align_disparity, compare_depth
-from .model import MAX_DEPTH_M, CompactStudent
+from depth_anything_ros.errors import ConfigError
 
-FAR_M = 0.8 * MAX_DEPTH_M
-"""Canonical depth from which on a surface is treated as sky: 'at least this far'."""
+from .checkpoint import TrainingRecord, load_optimiser, load_weights, origin, read_checkpoint, save_checkpoint, write_json
+from .config import TrainingConfig
+from .data.batches import Batch, BatchMaker, batches
+from .data.classes import CLASSES
+from .data.open_sources import open_labelled, open_pseudo
+from .distributed import Process
+from .networks import build_network, frozen_encoder, load_initial
+from .objectives import Losses, MetricObjective, Objective, RelativeObjective, SemanticEncoder, SemanticObjective
+from .optimisation import make_optimiser, schedule_factor, set_learning_rates, update_average
+from .validation import validate_depth, validate_semantics
+from .watch import Watch
+
+CHECKPOINT = "checkpoint.safetensors"
+BAD_BATCH = "not_a_number.safetensors"
 
 
 class NotANumber(RuntimeError):
-    """The loss is no longer finite; resume from the last checkpoint with a lower learning rate."""
+    """The loss is no longer finite; the batch is saved, and the last checkpoint is the last good one."""
 
 
-def student_losses(log_depth: Tensor, depth_canonical_m: Tensor, config: StudentConfig) -> dict[str, Tensor]:
-    """Compute the losses of a batch; `total` is their weighted sum.
+class Training:
+    """One run in one folder: `run` starts it, or continues from its checkpoint."""
 
-    Args:
-        log_depth: (N, h, w) predicted log canonical metres.
-        depth_canonical_m: (N, h, w) labels; +Inf = sky, NaN = unknown.
-        config: the weights.
-    """
-    far = depth_canonical_m >= FAR_M
-    near = (depth_canonical_m > 0) & ~far
-    log_target = torch.log(torch.where(near, depth_canonical_m, 1.0))
-    disparity_target = torch.where(near, 1 / depth_canonical_m, 0.0)
-    losses = {
-        "silog": silog_loss(log_depth, log_target, near),
-        "affine": affine_invariant_loss(torch.exp(-log_depth.clamp(min=-4)), disparity_target, near | far),
-        "gradient": gradient_matching_loss(log_depth, log_target, near),
-        "beyond": beyond_range_loss(log_depth, math.log(FAR_M), far),
-    }
-    losses["total"] = losses["silog"] + config.affine_weight * losses["affine"]
-    losses["total"] = losses["total"] + config.gradient_weight * losses["gradient"] + config.beyond_weight * losses["beyond"]
-    return losses
-
-
-class StudentTraining:
-    """One run in one folder: `run` starts it or continues from its last checkpoint."""
-
-    def __init__(self, config: StudentConfig) -> None:
-        """Build the network and write the resolved configuration into the run's folder."""
-        torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
-        self.config, self.out = config, Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "config.json").write_text(json.dumps(config.as_dict(), indent=1))
-        self.model: nn.Module = CompactStudent().to(memory_format=torch.channels_last)
-        if config.initial_weights:
-            load_weights(self.model, read_checkpoint(Path(config.initial_weights))[0])
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimiser = self._optimiser()
-        self.step, self.minutes, self.validation = 0, 0.0, dict[str, float]()
-        self.focal = config.canonical_focal_px * config.height / config.canonical_height
-        if self.checkpoint_path.exists():
-            self._resume()
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """The run's newest checkpoint."""
-        return self.out / "checkpoint.safetensors"
-
-    def run(self) -> dict[str, float]:
-        """Train to the end of the schedule; return the last validation.
+    def __init__(self, config: TrainingConfig, process: Process | None = None) -> None:
+        """Open the data, build the network, load what the run starts from, and write its configuration into its folder.
 
         Raises:
-            NotANumber: the loss is not finite. The checkpoint is the last good one.
+            ConfigError, DatasetError: something that the configuration names is not there or does not fit.
         """
-        config = self.config
-        source = BatchSource(Path(config.data), config.seed, config.height, config.batch_pixels, self.focal)
-        bar = tqdm(initial=self.step, total=config.steps, unit="step", mininterval=10)
-        saved, since_log = time.monotonic(), list[dict[str, float]]()
-        for batch in prefetch(source, self.step, config.steps):
+        self.config, self.process = config, process or Process(0, 1, torch.device("cpu"))
+        self.out, self.stop = Path(config.run.out), False
+        torch.set_num_threads(config.run.threads)
+        torch.manual_seed(config.run.seed)
+        self.labelled, self.pseudo = open_labelled(config.data.labelled), open_pseudo(config.data.pseudo)
+        self._validation = open_labelled(config.data.validation) if config.data.validation else None
+        self._build()
+        self.step, self.minutes, self.validation, self.skipped = 0, 0.0, dict[str, float](), Counter[str]()
+        self._data = {"labelled": self.labelled.manifest(), "pseudo": self.pseudo.manifest() if self.pseudo else None}
+        self._data["validation"] = self._validation.manifest() if self._validation else None
+        self._origin = origin([Path(file) for file in (config.network.initial, config.network.frozen_encoder) if file])
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self._resume()
+        if self.process.writes:
+            write_json(self.out / "config.json", config.to_dict())
+
+    @property
+    def checkpoint(self) -> Path:
+        """The run's newest checkpoint."""
+        return self.out / CHECKPOINT
+
+    def run(self) -> dict[str, float]:
+        """Train to the last step, or until `stop` is set; return the last validation.
+
+        Raises:
+            NotANumber: the loss is not finite.
+        """
+        run, accumulate = self.config.run, self.config.optimiser.accumulate
+        watch = Watch(self.out, self.step, run.tensorboard) if self.process.writes else None
+        maker = BatchMaker(self.config, self.labelled, self.pseudo, self.process.rank, self.process.world)
+        coming = batches(maker, self.step * accumulate, run.steps * accumulate, self.config.data.workers, self.process.device.type == "cuda")
+        bar = tqdm(initial=self.step, total=run.steps, unit="step", mininterval=2, disable=None if self.process.writes else True)
+        tally = _Tally()
+        while self.step < run.steps and not self.stop:
             started = time.monotonic()
-            since_log.append(self.train_step(batch))
-            if self.step % config.log_every == 0:
-                self._log({name: float(np.mean([losses[name] for losses in since_log])) for name in since_log[0]})
-                since_log = []
-            if self.step % config.validate_every == 0:
-                self.validate()
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                self.save()
-                saved = time.monotonic()
+            given = [next(coming) for _ in range(accumulate)]
+            waited_s = time.monotonic() - started
+            tally.add(self.train_step(given), sum(len(batch.names) for batch in given), waited_s, time.monotonic() - started)
             self.minutes += (time.monotonic() - started) / 60
             bar.update()
-            if self._progress() >= 1:
-                break
-        self.validate()
+            if watch and (self._due(run.log_every) or self.step == run.steps):
+                watch.log(self.step, "train", {**tally.flush(), "minutes": round(self.minutes, 3), "skipped": self.skipped.total()})
+            if self._due(run.validate_every) and self.step < run.steps:
+                self.validate(watch)
+            if self._due(run.save_every) and self.step < run.steps:
+                self.save()
+        if not self.stop:
+            self.validate(watch)
         self.save()
+        bar.close()
+        if watch:
+            watch.close()
+        self.process.wait()
         return self.validation
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """Do one optimiser step; return the losses."""
-        self.model.train()
-        rate = self._learning_rate()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        losses = student_losses(self.model.log_depth(batch.image), batch.depth_canonical_m, self.config)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if not np.isfinite(values["total"]):
-            raise NotANumber(f"losses {values} at step {self.step}; learning rate {rate:.2e}")
-        self.optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimiser.step()
-        self.step += 1
-        self._update_average()
-        return values
+    def train_step(self, given: list[Batch]) -> dict[str, float]:
+        """Do one optimiser step over the batches that it accumulates; return the mean losses.
 
-    @torch.no_grad()
-    def validate(self) -> None:
-        """Measure the averaged weights on the validation shards: aligned and metric AbsRel and delta1."""
-        rows: list[list[float]] = []
-        for batch in validation_batches(Path(self.config.validation), self.config.height, self.focal):
-            depths = self.average(batch.image).double().numpy()
-            for depth, label in zip(depths, batch.depth_canonical_m.double().numpy(), strict=True):
-                mask = (label > 0) & (label < FAR_M)
-                aligned = compare_depth(align_disparity(1 / depth, label, mask, FAR_M), label, mask)
-                metric = compare_depth(depth, label, mask)
-                rows.append([aligned.abs_rel, aligned.delta1, metric.abs_rel, metric.delta1])
-        if rows:
-            names = ("abs_rel", "delta1", "metric_abs_rel", "metric_delta1")
-            self.validation = dict(zip(names, np.mean(rows, axis=0).round(4).tolist(), strict=True))
-            self._log({"validation": self.validation})
+        Raises:
+            NotANumber: a loss is not finite. The batch is in the run's folder.
+        """
+        self._model.train()
+        factor = schedule_factor(self.step, self.config.run.steps, self.config.optimiser)
+        set_learning_rates(self._optimiser, factor)
+        self._optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for number, batch in enumerate(given, 1):
+            self.skipped.update(reason for reason, _ in batch.skipped)
+            losses = self._backward(batch, 1 / len(given), last=number == len(given))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / len(given)
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.config.optimiser.clip_norm)
+        self._optimiser.step()
+        self.step += 1
+        if self._average is not None:
+            update_average(self._average, self._model, self.config.optimiser.average_decay, self.step)
+        return {**sums, "gradient_norm": float(norm), "learning_rate": self.config.optimiser.learning_rate * factor}
+
+    def validate(self, watch: Watch | None = None) -> None:
+        """Measure the weights that would be used now; the writing process alone does it."""
+        if self._validation is None or not self.process.writes:
+            return
+        model = self._average if self._average is not None else self._model
+        if isinstance(self._objective, SemanticObjective):
+            self.validation, panel = validate_semantics(model, self._objective, self.config, self._validation, self.process.device), None
+        else:
+            self.validation, panel = validate_depth(model, self.config, self._validation, self.process.device)
+        if watch:
+            watch.log(self.step, "validation", self.validation)
+            if panel is not None:
+                watch.show(self.step, panel)
 
     def save(self) -> None:
         """Write the checkpoint and, beside it, its record."""
-        record = TrainingRecord(self.step, self.minutes, self.config.as_dict(), manifest(Path(self.config.data)), self.validation)
-        save_checkpoint(self.checkpoint_path, self.model, self.average, self.optimiser, record)
-        (self.out / "record.json").write_text(json.dumps(record.__dict__, indent=1))
+        if self.process.writes:
+            record = TrainingRecord(self.step, round(self.minutes, 4), self.config.to_dict(), self._data, self._origin, self.validation)
+            save_checkpoint(self.checkpoint, self._model, self._average, self._optimiser, record)
+
+    def _build(self) -> None:
+        config, device = self.config, self.process.device
+        network = build_network(config)
+        if config.network.initial:
+            load_initial(network, Path(config.network.initial), config.network.initial_parts)
+        for height, width in config.data.sizes_hw:
+            if height % network.size_multiple or width % network.size_multiple:
+                raise ConfigError(f"data.sizes_hw has {height}x{width}; this network needs multiples of {network.size_multiple}")
+        self._objective: Objective | SemanticObjective
+        self._model: Any = network
+        if config.stage == "encoder":
+            self._model, self._objective = SemanticEncoder(network, len(CLASSES)), SemanticObjective(network.token_px, len(CLASSES))
+        elif config.stage == "metric":
+            self._objective = MetricObjective(config)
+        else:
+            frozen = frozen_encoder(config)
+            self._objective = RelativeObjective(config, frozen.to(device) if frozen else None)
+        self._model = self._model.to(device, memory_format=torch.channels_last)
+        self._average = copy.deepcopy(self._model).eval().requires_grad_(False) if config.optimiser.average_decay else None
+        self._optimiser = make_optimiser(self._model, network, config.optimiser)
+        self._wrapped: Any = self.process.wrap(self._model)
+        self._called = torch.compile(self._wrapped) if config.run.compile else self._wrapped
+
+    def _backward(self, batch: Batch, weight: float, last: bool) -> Losses:
+        """Compute the losses of one batch and add its gradients; processes exchange them with the last batch of a step only."""
+        batch = batch.map(lambda tensor: tensor.to(self.process.device, non_blocking=True))
+        with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.run.precision == "bf16"):
+            losses = self._objective(self._called, batch)
+        if not torch.isfinite(losses["total"]):
+            raise NotANumber(self._keep(batch, losses))
+        with nullcontext() if last or self.process.world == 1 else self._wrapped.no_sync():
+            (losses["total"] * weight).backward()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _keep(self, batch: Batch, losses: Losses) -> str:
+        """Save the batch that gave no number; return what to say."""
+        path = self.out / f"rank{self.process.rank}_{BAD_BATCH}"
+        save_file({name: tensor.contiguous().cpu() for name, tensor in batch.tensors().items()}, path, {"names": "\n".join(batch.names)})
+        shown = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+        return f"losses at step {self.step}: {shown}; the batch is in '{path}', the last checkpoint is good: lower the learning rate or mend the data"
 
     def _resume(self) -> None:
-        tensors, record = read_checkpoint(self.checkpoint_path)
-        load_weights(self.model, tensors, "model")
-        load_weights(self.average, tensors, "average")
-        load_optimiser(self.optimiser, tensors)
+        tensors, record = read_checkpoint(self.checkpoint)
+        other = self.config.differences(record.config)
+        if other:
+            raise ConfigError(f"'{self.out}' holds a run with other values of {', '.join(other)}; choose another run.out, or the same values")
+        load_weights(self._model, tensors, "model")
+        if self._average is not None:
+            load_weights(self._average, tensors, "average")
+        load_optimiser(self._optimiser, tensors)
         self.step, self.minutes, self.validation = record.step, record.minutes, record.validation
 
-    def _optimiser(self) -> torch.optim.AdamW:
-        parameters = list(self.model.parameters())
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
 
-    def _progress(self) -> float:
-        return max(self.step / self.config.steps, self.minutes / self.config.max_minutes)
 
-    def _learning_rate(self) -> float:
-        warmup = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
-        return self.config.learning_rate * warmup * max(0.002, 0.5 * (1 + math.cos(math.pi * min(1.0, self._progress()))))
+class _Tally:
+    """Means of what the steps since the last flush gave."""
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        means, values = self.average.state_dict().values(), self.model.state_dict().values()
-        floating = [(mean, value) for mean, value in zip(means, values, strict=True) if mean.is_floating_point()]
-        torch._foreach_lerp_([mean for mean, _ in floating], [value for _, value in floating], 1 - decay)
+    def __init__(self) -> None:
+        self._sums, self._steps = Counter[str](), 0
+        self._images, self._waited_s, self._spent_s = 0, 0.0, 0.0
 
-    def _log(self, values: dict[str, Any]) -> None:
-        line = {"step": self.step, "minutes": round(self.minutes, 2), "lr": self._learning_rate(), **values}
-        with (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def add(self, values: dict[str, float], images: int, waited_s: float, spent_s: float) -> None:
+        for name, value in values.items():
+            self._sums[name] += value  # type: ignore[assignment]
+        self._steps, self._images = self._steps + 1, self._images + images
+        self._waited_s, self._spent_s = self._waited_s + waited_s, self._spent_s + spent_s
+
+    def flush(self) -> dict[str, float]:
+        means = {name: round(value / self._steps, 7) for name, value in self._sums.items()}
+        rates = {"images_per_s": round(self._images / self._spent_s, 2), "waiting_share": round(self._waited_s / self._spent_s, 4)}
+        self.__init__()  # type: ignore[misc]
+        return {**means, **rates}

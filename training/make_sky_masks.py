@@ -1,6 +1,6 @@
 """Stage of training: a published labelled data set + a SegFormer -> one sky mask per image. It may be stopped and started again.
 
-Run: python -m training.make_sky_masks --data NAME:ROOT[:SPLIT] --weights FOLDER --output DIR. docs/data_engine.md describes the masks.
+Run: python -m training.make_sky_masks --data NAME[@SPLIT]:DIR --weights FOLDER --output DIR. docs/data_engine.md describes the masks.
 """
 
 from __future__ import annotations
@@ -246,16 +246,18 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if record["failures"] else 0
 
 
-def _data(text: str) -> tuple[str, ...]:
-    parts = tuple(text.split(":"))
-    if not 2 <= len(parts) <= 3 or not all(parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME:ROOT or NAME:ROOT:SPLIT")
-    return parts
+def _data(text: str) -> tuple[str, str, str | None]:
+    """Return name, folder and split of `NAME[@SPLIT]:DIR`."""
+    head, _, root = text.partition(":")
+    name, _, split = head.partition("@")
+    if not name or not root:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME:DIR or NAME@SPLIT:DIR")
+    return name, root, split or None
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.make_sky_masks", description=__doc__)
-    parser.add_argument("--data", metavar="NAME:ROOT[:SPLIT]", type=_data, required=True, help="a published data set, such as hrwsi:data/hrwsi:train")
+    parser.add_argument("--data", metavar="NAME[@SPLIT]:DIR", type=_data, required=True, help="a published data set, such as hrwsi@train:data/hrwsi")
     parser.add_argument("--weights", type=Path, required=True, help="local folder of a SegFormer in Hugging Face's format")
     parser.add_argument("--output", type=Path, required=True, help="folder for masks and record; one data set and split each")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs (default: %(default)s)")

@@ -15,6 +15,8 @@ from torch.nn import functional
 MIN_DEPTH_M, MAX_DEPTH_M = 0.1, 200.0
 """Range of the canonical depth that the network can say."""
 SIZE_MULTIPLE = 32
+ENCODER_PARTS = ("stem.", "down4.", "down8.", "down16.", "down32.", "context.")
+"""Beginnings of the names of the encoder's parameters."""
 
 
 class ConvBlock(nn.Sequential):
@@ -128,23 +130,29 @@ class CompactStudent(nn.Module):
         nn.init.constant_(self.head[-1].bias, math.log(3.0))
         nn.init.normal_(self.head[-1].weight, std=0.01)
 
-    def log_depth(self, image: Tensor) -> Tensor:
-        """Predict the logarithm of canonical depth.
-
-        Args:
-            image: (N, 3, h, w) normalised RGB.
-
-        Returns:
-            (N, h, w) log metres of the canonical camera, unbounded; the training losses need gradients outside the range.
-        """
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(N, 3, h, w) normalised RGB -> maps at 1/2, 1/4, 1/8, 1/16 and, with the whole image in view, 1/32 of its size."""
         half = self.stem(image)
         quarter = self.down4(half)
         eighth = self.down8(quarter)
         sixteenth = self.down16(eighth)
-        x = self.lateral[3](self.context(self.down32(sixteenth)))
+        return half, quarter, eighth, sixteenth, self.context(self.down32(sixteenth))
+
+    def decode(self, features: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Predict the logarithm of depth from what `features` returned.
+
+        Returns:
+            (N, h, w) log metres of the canonical camera, unbounded; the training losses need gradients outside the range.
+        """
+        half, quarter, eighth, sixteenth, coarse = features
+        x = self.lateral[3](coarse)
         for level, skip in ((2, sixteenth), (1, eighth), (0, quarter)):
             x = self.fuse[level](_double(x) + self.lateral[level](skip))
         return _double(self.head(_double(self.narrow(x)) + half))[:, 0]
+
+    def log_depth(self, image: Tensor) -> Tensor:
+        """(N, 3, h, w) normalised RGB -> (N, h, w) log metres; see `decode`."""
+        return self.decode(self.features(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, h, w) normalised RGB -> (N, h, w) metres of depth as the canonical camera sees it, within the range."""

@@ -14,10 +14,8 @@ from depth_anything_ros.postprocess import enlarge, map_from_raw
 from depth_anything_ros.preprocess import Preprocessor
 from depth_anything_ros.structs import DepthMap, RgbFrame
 
-from .checkpoint import load_weights, read_checkpoint
-from .config import StudentConfig
-from .contracts import student_contract
-from .model import CompactStudent
+from .contracts import checkpoint_contract
+from .networks import open_network
 
 Predictor = Callable[[npt.NDArray[np.uint8], float | None], DepthMap]
 """(H, W, 3) uint8 RGB and the focal length in its pixels (None: unknown) -> map of the same size."""
@@ -48,15 +46,13 @@ def open_predictor(path: Path, threads: int = 2) -> Predictor:
 
 def _open_checkpoint(path: Path, threads: int) -> Predictor:
     torch.set_num_threads(threads)
-    tensors, record = read_checkpoint(path)
-    model = CompactStudent().eval()
-    load_weights(model, tensors)
+    network, config, _ = open_network(path)
 
     def raw(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         with torch.no_grad():
-            return model(torch.from_numpy(tensor)).numpy()
+            return network.serve(torch.from_numpy(tensor)).numpy()
 
-    return predictor_from_raw(raw, student_contract(StudentConfig(**record.config), {}))
+    return predictor_from_raw(raw, checkpoint_contract(config, {}))
 
 
 def _open_onnx(path: Path, threads: int) -> Predictor:

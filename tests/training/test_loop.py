@@ -1,83 +1,211 @@
-"""The training loop on a handful of made-up images: it learns, resumes exactly, and stops on NaN."""
+"""The one loop for all stages: it learns, resumes bit for bit, records what it did, and stops on NaN with the batch saved."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
+pytest.importorskip("pydantic", reason="training needs pydantic")
 pytest.importorskip("safetensors", reason="training needs safetensors")
-pytest.importorskip("yaml", reason="training needs yaml")
-pytest.importorskip("trimesh", reason="training needs trimesh")
-pytest.importorskip("moderngl", reason="shards are written by the renderer's module")
+
+from safetensors.torch import load_file  # noqa: E402
 
 from depth_anything_ros.errors import ConfigError  # noqa: E402
+from training import loop  # noqa: E402
+from training.checkpoint import read_checkpoint  # noqa: E402
 from training.config import load_config  # noqa: E402
-from training.data.labelled import Batch, BatchSource  # noqa: E402
-from training.data.renderer import RenderedView  # noqa: E402
-from training.data.scene import Camera  # noqa: E402
-from training.data.shards import ShardWriter  # noqa: E402
-from training.loop import NotANumber, StudentTraining  # noqa: E402
-from training.train_student import main  # noqa: E402
+from training.loop import NotANumber, Training  # noqa: E402
+
+from .made_up import COMPACT, VIT, MadeUp  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("encoder", "teacher", "student", "metric")
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    writer = ShardWriter(folder, "made-up")
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        depth = np.linspace(6, 1, 32, dtype=np.float32)[:, None].repeat(64, 1) * rng.uniform(0.8, 1.2)
-        depth[:4] = np.inf
-        rgb = np.repeat((200 / np.minimum(depth, 10))[..., None], 3, 2) + rng.uniform(0, 20, (32, 64, 3))
-        camera = Camera(np.eye(4), 40.0, 32.0, 16.0, (32, 64))
-        writer.add(RenderedView(rgb.astype(np.uint8), depth.astype(np.float32), np.isinf(depth), camera), "made-up", number)
-    writer.close()
-    return folder
+@pytest.fixture(autouse=True)
+def made_up_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "open_labelled", lambda texts: MadeUp(12))
+    monkeypatch.setattr(loop, "open_pseudo", lambda texts: MadeUp(20, "disparity_affine_invariant") if texts else None)
 
 
-def _overrides(shards: Path, out: Path, **more: object) -> list[str]:
-    values = {"data": shards, "validation": shards, "out": out, "height": 32, "batch_pixels": 4 * 32 * 64, "steps": 20}
-    values |= {"learning_rate": 0.001, "warmup_steps": 2, "log_every": 5, "validate_every": 100, "threads": 1} | more
-    return [f"{key}={value}" for key, value in values.items()]
+def _training(stage: str, out: Path, *overrides: str) -> Training:
+    pseudo = ["data.pseudo=[made::up]"] if stage == "student" else []
+    common = ["data.sizes_hw=[[64, 96]]", "data.labelled_per_batch=4", "data.pseudo_per_batch=4", "data.workers=0", "data.validation=[made-up]"]
+    rates = ["optimiser.learning_rate=2e-3", "optimiser.decoder_factor=1", "run.threads=1", "run.tensorboard=false", "run.validate_every=0"]
+    return Training(load_config(stage, None, [COMPACT, *common, *rates, *pseudo, f"run.out={out}", "run.steps=6", *overrides]))
 
 
-def test_twenty_steps_lower_the_loss_and_leave_a_record(shards: Path, tmp_path: Path) -> None:
-    arguments = [item for override in _overrides(shards, tmp_path) for item in ("--set", override)]
-    assert main(arguments) == 0
-    totals = [row["total"] for row in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if "total" in row]
-    assert totals[-1] < 0.7 * totals[0]
-    record = json.loads((tmp_path / "record.json").read_text())
-    assert (record["step"], record["config"]["seed"]) == (20, 0)
-    assert record["data"]["kinds"] == {"made-up": 12}
-    assert set(record["validation"]) == {"abs_rel", "delta1", "metric_abs_rel", "metric_delta1"}
+def _tensors(training: Training) -> dict[str, torch.Tensor]:
+    return read_checkpoint(training.checkpoint)[0]
 
 
-def test_a_resumed_run_ends_with_the_same_weights(shards: Path, tmp_path: Path) -> None:
-    whole = StudentTraining(load_config(None, _overrides(shards, tmp_path / "whole", steps=6)))
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_learns_and_leaves_a_record(stage: str, tmp_path: Path) -> None:
+    training = _training(stage, tmp_path, "run.steps=30", "run.log_every=5", "optimiser.average_decay=0.9")
+    figures = training.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    totals = [line["total"] for line in lines if line["group"] == "train"]
+    assert totals[-1] < 0.8 * totals[0]
+    record = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert (record["step"], record["config"]["stage"], record["validation"]) == (30, stage, figures)
+    assert record["data"]["labelled"] == {"dataset": "made_up", "samples": 12}
+    assert record["data"]["pseudo"] == ({"dataset": "made_up", "samples": 20} if stage == "student" else None)
+    assert len(record["sha256"]) == 64
+    assert record["origin"]["git"]
+    assert all(line["waiting_share"] < 1 and line["images_per_s"] > 0 for line in lines if line["group"] == "train")
+    assert set(figures) >= {"encoder": {"accuracy"}, "metric": {"abs_rel", "metric_abs_rel"}}.get(stage, {"abs_rel", "delta1"})
+    assert (tmp_path / "panel.png").exists() == (stage != "encoder")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("options", [[], ["optimiser.accumulate=2", "optimiser.average_decay=0.9", "data.workers=1"]], ids=["plain", "more"])
+def test_a_killed_and_resumed_run_gives_the_same_weights_bit_for_bit(stage: str, options: list[str], tmp_path: Path, monkeypatch) -> None:
+    whole = _training(stage, tmp_path / "whole", *options)
     whole.run()
-    half = StudentTraining(load_config(None, _overrides(shards, tmp_path / "half", steps=6)))
-    source = BatchSource(shards, 0, 32, 4 * 32 * 64, half.focal)
-    for step in range(3):
-        half.train_step(source.batch(step))
-    half.save()
-    resumed = StudentTraining(load_config(None, _overrides(shards, tmp_path / "half", steps=6)))
-    assert resumed.step == 3
+    killed = _training(stage, tmp_path / "killed", "run.save_every=2", *options)
+    step = killed.train_step
+
+    def dies(given):
+        if killed.step == 3:
+            raise SystemExit("killed")
+        return step(given)
+
+    monkeypatch.setattr(killed, "train_step", dies)
+    with pytest.raises(SystemExit):
+        killed.run()
+    resumed = _training(stage, tmp_path / "killed", *options)
+    assert resumed.step == 2
     resumed.run()
-    for one, two in zip(whole.average.state_dict().values(), resumed.average.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    one, other = _tensors(whole), _tensors(resumed)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(shards: Path, tmp_path: Path) -> None:
-    training = StudentTraining(load_config(None, _overrides(shards, tmp_path)))
-    image = torch.full((1, 3, 32, 64), torch.nan)
-    with pytest.raises(NotANumber, match="at step 0"):
-        training.train_step(Batch(image, torch.ones(1, 32, 64)))
+def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
+    _training("teacher", tmp_path, "run.log_every=1", "run.save_every=2").run()
+    whole = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines() if "train" in line]
+    assert whole == [1, 2, 3, 4, 5, 6]
+    watch = loop.Watch(tmp_path, 4, tensorboard=False)
+    watch.close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
 
 
-def test_an_unknown_key_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown training keys: learning_rte"):
-        load_config(None, ["learning_rte=0.1"])
+def test_a_stopped_run_saves_and_goes_on(tmp_path: Path) -> None:
+    training = _training("teacher", tmp_path)
+    step = training.train_step
+    training.train_step = lambda given: setattr(training, "stop", training.step >= 2) or step(given)
+    training.run()
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 3
+    resumed = _training("teacher", tmp_path)
+    resumed.run()
+    assert resumed.step == 6
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    _training("teacher", tmp_path).run()
+    with pytest.raises(ConfigError, match="holds a run with other values of optimiser.weight_decay; choose another run.out"):
+        _training("teacher", tmp_path, "optimiser.weight_decay=0.5")
+    assert _training("teacher", tmp_path, "run.log_every=3", "data.workers=2").step == 6
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(tmp_path: Path) -> None:
+    training = _training("teacher", tmp_path, "run.save_every=1")
+    good = training.train_step
+    maker = loop.BatchMaker(training.config, MadeUp(12), None)
+    good([maker.batch(0)])
+    bad = maker.batch(1)
+    bad.image[0, 0, 5, 5] = torch.nan
+    before = {name: value.clone() for name, value in training._model.state_dict().items()}
+    with pytest.raises(NotANumber, match="losses at step 1: .*total nan; the batch is in .*lower the learning rate"):
+        good([bad])
+    saved = load_file(tmp_path / "rank0_not_a_number.safetensors")
+    np.testing.assert_array_equal(saved["image"].numpy(), bad.image.numpy())
+    parameters = {name for name, _ in training._model.named_parameters()}
+    assert all(torch.equal(value, before[name]) for name, value in training._model.state_dict().items() if name in parameters)
+
+
+def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data.sizes_hw has 50x96; this network needs multiples of 32"):
+        _training("teacher", tmp_path, "data.sizes_hw=[[50, 96]]")
+
+
+def test_accumulated_batches_are_one_large_one(tmp_path: Path) -> None:
+    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "run.steps=2", "optimiser.weight_decay=0"]
+    one = _training("teacher", tmp_path / "one", *vit, "data.labelled_per_batch=8")
+    two = _training("teacher", tmp_path / "two", *vit, "data.labelled_per_batch=4", "optimiser.accumulate=2")
+    one.run()
+    two.run()
+    for name, value in one._model.state_dict().items():
+        torch.testing.assert_close(value, two._model.state_dict()[name], rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_bf16_autocast_trains(tmp_path: Path) -> None:
+    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "run.precision=bf16"]
+    assert _training("teacher", tmp_path, *vit).run()["abs_rel"] > 0
+
+
+def test_tensorboard_holds_scalars_and_a_panel(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="reads what was written for TensorBoard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _training("teacher", tmp_path, "run.tensorboard=true", "run.log_every=2").run()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/total")] == [2, 4, 6]
+    assert events.Images("validation/panel")[0].width == 4 * 96
+
+
+TORCHRUN = """
+import sys
+from training import loop, stage
+from tests.training.made_up import MadeUp
+loop.open_labelled = lambda texts: MadeUp(12)
+raise SystemExit(stage.run_stage("teacher", "", sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "optimiser.weight_decay=0"]
+    alone = _training("teacher", tmp_path / "alone", *vit, "data.labelled_per_batch=4", "run.steps=3")
+    alone.run()
+    (tmp_path / "run.py").write_text(TORCHRUN)
+    values = alone.config.to_dict()
+    values["data"]["labelled_per_batch"], values["run"]["out"] = 2, str(tmp_path / "two")
+    (tmp_path / "c.yaml").write_text(json.dumps(values))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += [str(tmp_path / "run.py"), "--config", str(tmp_path / "c.yaml")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = read_checkpoint(tmp_path / "two" / "checkpoint.safetensors")[0]
+    for name, value in _tensors(alone).items():
+        if name.startswith("model."):
+            torch.testing.assert_close(two[name], value, rtol=2e-3, atol=2e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_that_gets_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(TORCHRUN)
+    arguments = [COMPACT, "data.sizes_hw=[[64, 96]]", "data.labelled_per_batch=4", "run.tensorboard=false", "run.log_every=1", "run.steps=400"]
+    command = [sys.executable, str(tmp_path / "run.py"), *[item for text in [*arguments, f"run.out={tmp_path / 'out'}"] for item in ("--set", text)]]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    log = tmp_path / "out" / "log.jsonl"
+    try:
+        for _ in range(600):
+            if process.poll() is not None or (log.exists() and len(log.read_text().splitlines()) > 3):
+                break
+            signal.sigtimedwait([], 0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130, process.stderr.read()[-2000:]
+    finally:
+        process.kill()
+    step = json.loads((tmp_path / "out" / "checkpoint.json").read_text())["step"]
+    assert 3 < step < 400

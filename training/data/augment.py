@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,19 +16,19 @@ class Sample:
 
     Attributes:
         rgb: (H, W, 3) uint8.
-        depth_m: (H, W) floating, metres along the optical axis, +Inf = sky, NaN = unknown.
-        focal_px: focal length in pixels of this image.
+        label: (H, W) of any type; values per pixel that mean the same in every crop of the image (depth, disparity, class).
+        focal_px: focal length in pixels of this image; NaN = unknown.
     """
 
     rgb: npt.NDArray[np.uint8]
-    depth_m: npt.NDArray[np.floating]
+    label: npt.NDArray[Any]
     focal_px: float
 
 
 def crop_and_resize(sample: Sample, size_hw: tuple[int, int], rng: np.random.Generator, min_zoom: float = 0.55) -> Sample:
     """Cut a random window of the wanted aspect and bring it to `size_hw`.
 
-    Depth values stay (a zoom moves no surface), the focal length grows with the enlargement. Depth is not interpolated.
+    Label values stay (a zoom moves no surface), the focal length grows with the enlargement. Labels are not interpolated.
     Side lengths are whole pixels, so the two axes may differ by up to half a pixel in scale.
 
     Args:
@@ -46,12 +47,12 @@ def crop_and_resize(sample: Sample, size_hw: tuple[int, int], rng: np.random.Gen
     rgb = cv2.resize(np.ascontiguousarray(sample.rgb[top : top + h, left : left + w]), size_hw[::-1], interpolation=interpolation)
     rows = top + ((np.arange(size_hw[0]) + 0.5) * h / size_hw[0]).astype(int)
     columns = left + ((np.arange(size_hw[1]) + 0.5) * w / size_hw[1]).astype(int)
-    return Sample(rgb, sample.depth_m[rows][:, columns], sample.focal_px * size_hw[0] / h)
+    return Sample(rgb, sample.label[rows][:, columns], sample.focal_px * size_hw[0] / h)
 
 
 def flip(sample: Sample) -> Sample:
     """Mirror left and right."""
-    return Sample(np.ascontiguousarray(sample.rgb[:, ::-1]), np.ascontiguousarray(sample.depth_m[:, ::-1]), sample.focal_px)
+    return Sample(np.ascontiguousarray(sample.rgb[:, ::-1]), np.ascontiguousarray(sample.label[:, ::-1]), sample.focal_px)
 
 
 def photometric(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

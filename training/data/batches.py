@@ -1,0 +1,248 @@
+"""Sources -> training batches: batch number in, tensors out, so that a resumed run, and every process of it, gets the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import TrainingConfig
+from .augment import Sample, crop_and_resize, flip, photometric
+from .order import ShuffledOrder
+from .perturb import perturb
+from .samples import BrokenFileError, DatasetError, LabelledSample
+from .source import Source
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAX_BROKEN = 100
+"""So many samples in a row that cannot be used end the run."""
+PREFETCH = 4
+LABELLED, PSEUDO, SIZE, PERTURB = 1, 2, 3, 4
+"""Streams of chance, so that a stream does not depend on how much another one draws."""
+
+
+@dataclass(frozen=True)
+class PseudoBatch:
+    """The pseudo-labelled part of a batch.
+
+    Attributes:
+        disparity: (U, h, w) float32, the teacher's on the clean images; NaN = unknown.
+        partner: (U,) int64, which image was pasted into each; see `StudentBatch`.
+        own_region: (U, h, w) bool.
+        frozen_image: (U, 3, h, w) float32, normalised: what the frozen encoder sees.
+    """
+
+    disparity: Tensor
+    partner: Tensor
+    own_region: Tensor
+    frozen_image: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network input and labels.
+
+    Attributes:
+        image: (L + U, 3, h, w) float32, normalised; the labelled images come first, the perturbed unlabelled ones follow.
+        label: (L, h, w) of the labelled images: disparity in 0..1 per image (NaN = unknown), metres (+Inf in the sky, NaN =
+            unknown) or class numbers (int64), by the stage.
+        pseudo: the rest of what is known of the last U images; None: U = 0.
+        names: of all images, for the record.
+        skipped: (reason, message) of every sample that could not be used while this batch was made.
+    """
+
+    image: Tensor
+    label: Tensor
+    pseudo: PseudoBatch | None
+    names: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name."""
+        pseudo = {field.name: getattr(self.pseudo, field.name) for field in fields(PseudoBatch)} if self.pseudo else {}
+        return {"image": self.image, "label": self.label, **pseudo}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a batch with every tensor changed."""
+        pseudo = PseudoBatch(**{field.name: change(getattr(self.pseudo, field.name)) for field in fields(PseudoBatch)}) if self.pseudo else None
+        return replace(self, image=change(self.image), label=change(self.label), pseudo=pseudo)
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in page-locked memory (torch's loader calls this)."""
+        return self.map(Tensor.pin_memory)
+
+
+class BatchMaker:
+    """Makes the batches of one process of a run."""
+
+    def __init__(self, config: TrainingConfig, labelled: Source, pseudo: Source | None, rank: int = 0, world: int = 1) -> None:
+        """Take the sources; `rank` of `world` processes gets its own share of every batch's images."""
+        self._config, self._rank, self._world = config, rank, world
+        self._labelled, self._pseudo = labelled, pseudo
+        self._labelled_order = ShuffledOrder(labelled.block_sizes, config.run.seed)
+        self._pseudo_order = ShuffledOrder(pseudo.block_sizes, config.run.seed + 1) if pseudo else None
+
+    def batch(self, number: int) -> Batch:
+        """Return batch `number` (0, 1, ...) of this process.
+
+        Raises:
+            DatasetError: too many samples in a row cannot be used.
+        """
+        data, seed = self._config.data, self._config.run.seed
+        sizes = data.sizes_hw
+        size_hw = sizes[int(np.random.default_rng([seed, SIZE, number]).integers(len(sizes)))]
+        skipped: list[tuple[str, str]] = []
+        labelled = self._draw(self._labelled, self._labelled_order, LABELLED, number, size_hw, skipped)
+        label = torch.from_numpy(np.stack([sample.label for _, sample in labelled]))
+        image, names = _images([sample for _, sample in labelled]), [name for name, _ in labelled]
+        if self._pseudo is None or self._pseudo_order is None:
+            return Batch(normalise(image), label, None, tuple(names), tuple(skipped))
+        drawn = self._draw(self._pseudo, self._pseudo_order, PSEUDO, number, size_hw, skipped)
+        chance = torch.Generator().manual_seed(int(np.random.default_rng([seed, PERTURB, number, self._rank]).integers(1 << 62)))
+        view = perturb(_images([sample for _, sample in drawn]), chance, self._config.perturb)
+        disparity = torch.from_numpy(np.stack([sample.label for _, sample in drawn]))
+        pseudo = PseudoBatch(disparity, view.partner, view.own_region, normalise(view.frozen_image))
+        names += [name for name, _ in drawn]
+        return Batch(normalise(torch.cat([image, view.image])), label, pseudo, tuple(names), tuple(skipped))
+
+    def _draw(
+        self, source: Source, order: ShuffledOrder, stream: int, number: int, size_hw: tuple[int, int], skipped: list[tuple[str, str]]
+    ) -> list[tuple[str, Sample]]:
+        """Read, cut and flip this process's images of a batch; a broken one is replaced by another at random."""
+        data = self._config.data
+        count = data.labelled_per_batch if stream == LABELLED else data.pseudo_per_batch
+        drawn = []
+        for position in range(count * (number * self._world + self._rank), count * (number * self._world + self._rank + 1)):
+            rng = np.random.default_rng([self._config.run.seed, stream, position])
+            index, broken = order[position], len(skipped)
+            while True:
+                try:
+                    sample = source[index]
+                    drawn.append((f"{sample.dataset}/{sample.name}", self._cut(sample, size_hw, stream, rng)))
+                    break
+                except BrokenFileError as error:
+                    skipped.append((error.reason, str(error)))
+                    if len(skipped) - broken >= MAX_BROKEN:
+                        raise DatasetError(f"{MAX_BROKEN} samples in a row cannot be used; the last: {error}") from error
+                    index = int(rng.integers(order.total))
+        return drawn
+
+    def _cut(self, sample: LabelledSample, size_hw: tuple[int, int], stream: int, rng: np.random.Generator) -> Sample:
+        label = sample.disparity() if stream == PSEUDO else label_of_stage(sample, self._config)
+        focal = np.nan if sample.focal_px is None else sample.focal_px
+        cut = crop_and_resize(Sample(sample.rgb, label, focal), size_hw, rng, self._config.data.min_zoom)
+        if rng.random() < 0.5:
+            cut = flip(cut)
+        if stream == LABELLED and self._config.data.camera_effects:
+            cut = replace(cut, rgb=photometric(cut.rgb, rng))
+        return finish_label(cut, self._config) if stream == LABELLED else replace(cut, label=unit_range(cut.label))
+
+
+def label_of_stage(sample: LabelledSample, config: TrainingConfig) -> npt.NDArray[Any]:
+    """Return what a stage learns from a sample: class numbers, metres or disparity.
+
+    Raises:
+        BrokenFileError: the sample does not have it.
+    """
+    if config.stage == "encoder":
+        if sample.class_ids is None:
+            raise BrokenFileError("image without class ids", sample.name)
+        return sample.class_ids
+    if config.stage != "metric":
+        return sample.disparity()
+    if sample.kind != "depth_m":
+        raise BrokenFileError("label that is not in metres", sample.name)
+    if config.metric.kind == "depth_canonical_focal" and sample.focal_px is None:
+        raise BrokenFileError("image of unknown focal length", sample.name)
+    return sample.values
+
+
+def canonical_focal_px(config: TrainingConfig) -> float:
+    """Return the focal length of the canonical camera, in pixels of the training images."""
+    return config.metric.canonical_focal_px * config.data.sizes_hw[0][0] / config.metric.canonical_height
+
+
+def finish_label(sample: Sample, config: TrainingConfig) -> Sample:
+    """Give a cut label its final form; canonical depth is depth * canonical / focal length.
+
+    Source: label transformation of Metric3D (Yin et al. 2023, arXiv:2307.10984), section 3.1.
+    """
+    if config.stage == "encoder":
+        return replace(sample, label=sample.label.astype(np.int64))
+    if config.stage != "metric":
+        return replace(sample, label=unit_range(sample.label))
+    factor = canonical_focal_px(config) / sample.focal_px if config.metric.kind == "depth_canonical_focal" else 1.0
+    return replace(sample, label=sample.label.astype(np.float32) * np.float32(factor))
+
+
+def unit_range(disparity: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Bring disparity to 0..1 over its known pixels: (H, W), NaN = unknown. A constant map becomes 0.
+
+    The affine-invariant loss does not see this; it keeps data sets of any unit away from the limits of float32.
+    Source: the authors, LiheYoung/Depth-Anything, issue 175.
+    """
+    known = np.isfinite(disparity)
+    if not known.any():
+        return np.full(disparity.shape, np.nan, np.float32)
+    low, high = float(disparity[known].min()), float(disparity[known].max())
+    return np.where(known, (disparity - low) / ((high - low) or 1.0), np.nan).astype(np.float32)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(N, 3, h, w) RGB in 0..1 -> normalised by ImageNet's mean and deviation, channels last in memory."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _images(samples: list[Sample]) -> Tensor:
+    return torch.from_numpy(np.stack([sample.rgb for sample in samples])).permute(0, 3, 1, 2).float() / 255
+
+
+class _Batches(Dataset[Batch]):
+    """Batches by number, as torch's loader wants them."""
+
+    def __init__(self, maker: BatchMaker) -> None:
+        self._maker = maker
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._maker.batch(number)
+
+
+def batches(maker: BatchMaker, first: int, end: int, workers: int, pin: bool = False) -> Iterator[Batch]:
+    """Yield the batches first .. end - 1, made by `workers` other processes while the network computes (0: by this one).
+
+    Threads would not do: they compete with the training step for Python's global lock, and both become slow.
+    """
+    if not workers:
+        yield from (maker.batch(number) for number in range(first, end))
+        return
+    cv2.setNumThreads(1)  # stops OpenCV's threads, which a forked worker would wait for in vain
+    loader = DataLoader(_Batches(maker), None, sampler=range(first, end), num_workers=workers, prefetch_factor=PREFETCH, pin_memory=pin)
+    yield from loader
+
+
+def validation_batches(config: TrainingConfig, source: Source) -> Iterator[Batch]:
+    """Yield `validation_images` samples, evenly spread, whole (or the largest window of the training aspect), without any chance."""
+    numbers = np.unique(np.linspace(0, len(source) - 1, min(config.data.validation_images, len(source))).astype(int)).tolist()
+    drawn: list[tuple[str, Sample]] = []
+    skipped: list[tuple[str, str]] = []
+    for number in numbers:
+        try:
+            sample = source[number]
+            focal = np.nan if sample.focal_px is None else sample.focal_px
+            whole = Sample(sample.rgb, label_of_stage(sample, config), focal)
+            cut = crop_and_resize(whole, config.data.sizes_hw[0], np.random.default_rng(0), min_zoom=1.0)
+            drawn.append((sample.name, finish_label(cut, config)))
+        except BrokenFileError as error:
+            skipped.append((error.reason, str(error)))
+        if drawn and (len(drawn) == config.data.labelled_per_batch or number == numbers[-1]):
+            label = torch.from_numpy(np.stack([cut.label for _, cut in drawn]))
+            yield Batch(normalise(_images([cut for _, cut in drawn])), label, None, tuple(name for name, _ in drawn), tuple(skipped))
+            drawn, skipped = [], []
