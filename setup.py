@@ -14,7 +14,7 @@ ROS_FROM_PYPI = [
     "ros-lifecycle-msgs",
     "ros-rcl-interfaces",
 ]
-TRAINING = ["torch>=2.4", "onnx", "onnxscript", "safetensors", "pyyaml", "moderngl", "trimesh", "pillow"]
+TRAINING = ["torch>=2.4", "onnx", "onnxscript", "safetensors", "pyyaml", "pydantic>=2", "tensorboard", "moderngl", "trimesh", "pillow"]
 TEST = [
     *["pytest", "hypothesis", "psutil"],
     *["onnx", "h5py", "OpenEXR>=3.3", "scipy", "ray", "transformers>=5.23"],  # for tests of training/
@@ -45,6 +45,7 @@ setup(
         "training": TRAINING,
         "datasets": ["h5py", "OpenEXR>=3.3", "scipy"],  # Hypersim, MegaDepth, NYUv2; IRS; splits of NYUv2
         "ray": ["ray"],  # pseudo-labels on a cluster
+        "sky": ["transformers>=5.23"],  # sky masks by SegFormer
     },
     zip_safe=True,
 )

@@ -33,7 +33,9 @@ def _checkpoint(folder: Path, stage: str, *overrides: str) -> Path:
         for _ in range(30):
             network.train()(torch.randn(4, 3, side, side))
     path = folder / f"{stage}.safetensors"
-    save_checkpoint(path, network, None, None, TrainingRecord(7, 1.25, config.to_dict(), {"labelled": {"samples": 3}}, {"git": "abc"}, {"abs_rel": 0.5}))
+    save_checkpoint(
+        path, network, None, None, TrainingRecord(7, 1.25, config.to_dict(), {"labelled": {"samples": 3}}, {"git": "abc"}, {"abs_rel": 0.5})
+    )
     return path
 
 
@@ -52,7 +54,8 @@ def test_a_compact_network_says_what_it_is_and_computes_the_same(stage: str, opt
     assert (contract.output_kind, contract.canonical_focal_px, contract.max_depth_m) == (kind, focal, limit)
     assert (contract.input_sizes_hw, contract.resize, contract.size_multiple) == (((96, 128),), "lower_bound", 32)
     assert (contract.training["steps"], contract.training["commands"], contract.training["origin"]) == (7, ["how"], {"git": "abc"})
-    assert "/somewhere" not in str(contract.training) and "/my/data" not in str(contract.training)
+    assert "/somewhere" not in str(contract.training)
+    assert "/my/data" not in str(contract.training)
     image = np.random.default_rng(1).normal(size=(2, 3, 96, 32)).astype(np.float32)
     got = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"image": image})[0]
     np.testing.assert_allclose(got, open_network(path)[0].serve(torch.from_numpy(image)).numpy(), rtol=1e-4)
