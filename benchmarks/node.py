@@ -81,6 +81,11 @@ class Peer(Node):
         self.info = CameraInfo(height=height, width=width)
         self.info.k = [float(width), 0.0, width / 2, 0.0, float(width), height / 2, 0.0, 0.0, 1.0]
 
+    def connected(self) -> bool:
+        """Whether the node takes images and answers parameter calls."""
+        inputs = self.image_publisher.get_subscription_count() and self.info_publisher.get_subscription_count()
+        return bool(inputs) and self.count_publishers("depth/image") > 0 and self.parameter_client.service_is_ready()
+
     def _on_depth(self, image: Image) -> None:
         now_s = self.get_clock().now().nanoseconds / 1e9
         self.got_s.append(time.monotonic())
@@ -115,7 +120,7 @@ def run(scenario: Scenario) -> dict[str, Any]:
     spinner = threading.Thread(target=executor.spin, daemon=True)
     spinner.start()
     try:
-        _wait(lambda: peer.image_publisher.get_subscription_count() and peer.count_publishers("depth/image"), "the node", process)
+        _wait(peer.connected, "the node", process)
         time.sleep(0.5)
         processes = {"node": psutil.Process(process.pid), "peer": psutil.Process()}
         cpu_s = {name: _cpu_s(member) for name, member in processes.items()}

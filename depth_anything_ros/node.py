@@ -153,6 +153,11 @@ class DepthNode(LifecycleNode):
         self._release()
         self._worker.stop()
         self.destroy_node()
+        # rclpy 9 leaves a lifecycle node's state machine to the garbage collector. Until that runs, the DDS participant lives on
+        # and answers discovery, and clients of the next node in this process wait many seconds for its services.
+        machine = getattr(self, "_state_machine", None)
+        if hasattr(machine, "destroy_when_not_in_use"):
+            machine.destroy_when_not_in_use()
 
     def _quiesce(self) -> None:
         self._inputs.close()

@@ -151,7 +151,7 @@ class Rig:
         return [response.result] if atomically else response.results
 
     def client(self, kind, name: str):
-        """Return the one client of a service of the node, connected; making it anew for every call is a race with discovery."""
+        """Return the one client of a service of the node, connected."""
         if name not in self.clients:
             self.clients[name] = self.peer.create_client(kind, f"/depth_anything/{name}")
             assert self.clients[name].wait_for_service(10)

@@ -1,5 +1,6 @@
 """Which frames are processed, in what order, under whose header, and what the node says of the rest."""
 
+import threading
 import time
 
 import numpy as np
@@ -25,24 +26,25 @@ def content_matches_stamp(depths, first_ns, period_ns):
 def test_latest_takes_the_newest_and_counts_the_rest(rig):
     """A 100 ms network and a 50 Hz camera; the stamp says which number the content must have."""
     r = rig(synthetic__delay_ms=100.0, frame_policy="latest")
+    started_s = time.monotonic()
     for i in range(60):
         r.send(coded_image(i, stamp_ns=1000 + i * 20))
         time.sleep(0.02)
     r.wait(lambda: r.total("published") + r.total("dropped") == r.total("received"), "all frames accounted for")
     r.wait(lambda: len(r.got["depth/image"]) == r.total("published"), "all results")
     depths = r.got["depth/image"]
-    assert r.total("received") >= 55, "the middleware's queue of one may lose a few on a busy machine"
-    assert 5 <= len(depths) <= 30
+    assert r.total("received") >= 30, "the middleware's queue of one may lose some on a busy machine"
+    assert 5 <= len(depths) <= (time.monotonic() - started_s) / 0.1
+    assert r.total("dropped") > 0
     content_matches_stamp(depths, 1000, 20)
     stamps = [stamp_ns(d) for d in depths]
     assert stamps == sorted(set(stamps))
-    assert stamps[-1] >= 1000 + 57 * 20, "the newest frame must not be lost"
+    assert stamps[-1] == r.node._last_stamp_ns, "the newest frame that arrived must not be lost"
 
 
 def test_parameters_answer_while_the_network_runs(rig):
     r = rig(synthetic__delay_ms=2000.0)
-    client = r.peer.create_client(GetParameters, "/depth_anything/get_parameters")
-    assert client.wait_for_service(10)
+    client = r.client(GetParameters, "get_parameters")
     r.send(coded_image(1))
     r.wait(lambda: r.total("received"), "arrival")
     started = time.monotonic()
@@ -65,12 +67,15 @@ def test_all_keeps_every_frame_in_order(rig, camera_qos):
 
 
 def test_all_drops_what_exceeds_its_queue_and_counts_it(rig):
-    r = rig(frame_policy="all", frame_queue_max=3, synthetic__delay_ms=300.0)
+    r = rig(frame_policy="all", frame_queue_max=3)
+    infer, begun, may_end = r.node._engine.infer, threading.Event(), threading.Event()
+    r.node._engine.infer = lambda tensor: begun.set() or (may_end.wait(10) and infer(tensor))
     r.send(coded_image(0, stamp_ns=0))
-    r.wait(lambda: r.total("received") == 1, "arrival")
-    time.sleep(0.05)
+    r.wait(begun.is_set, "the first inference")
     for i in range(1, 8):
         r.send(coded_image(i, stamp_ns=i))
+    r.wait(lambda: r.total("received") == 8, "arrival")
+    may_end.set()
     r.wait(lambda: len(r.got["depth/image"]) == 4, "four results")
     assert [stamp_ns(d) for d in r.got["depth/image"]] == [0, 1, 2, 3]
     assert r.total("dropped") == 4

@@ -1,10 +1,6 @@
 """Transitions, parameters and diagnostics of the live node."""
 
-import itertools
-import os
-import signal
-import subprocess
-import sys
+import gc
 import threading
 import time
 
@@ -16,11 +12,12 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters  # noqa: E402
 
+from depth_anything_ros import node as node_module  # noqa: E402
 from depth_anything_ros.config import PARAMETERS  # noqa: E402
 from depth_anything_ros.engines import open_engine  # noqa: E402
 
 from .models import write_tiny_model  # noqa: E402
-from .rig import coded_image  # noqa: E402
+from .rig import Rig, coded_image  # noqa: E402
 
 psutil = pytest.importorskip("psutil")
 pytestmark = pytest.mark.ros
@@ -65,8 +62,6 @@ def test_engine_that_cannot_be_had_is_an_error_in_the_diagnostics(rig, tmp_path,
 
 
 def test_onnxruntime_threads_reach_the_engine(rig, tmp_path, monkeypatch):
-    from depth_anything_ros import node as node_module
-
     seen = []
     monkeypatch.setattr(node_module, "open_engine", lambda config: seen.append(config.onnxruntime.threads) or open_engine(config))
     rig(engine="onnxruntime", model=str(write_tiny_model(tmp_path / "m.onnx")), onnxruntime__threads=1)
@@ -133,8 +128,7 @@ def test_twenty_cycles_while_images_arrive(rig):
 
 def test_every_parameter_is_described(rig):
     r = rig(subscribe=())
-    client = r.peer.create_client(DescribeParameters, "/depth_anything/describe_parameters")
-    assert client.wait_for_service(10)
+    client = r.client(DescribeParameters, "describe_parameters")
     described = r.call(client, DescribeParameters.Request(names=list(PARAMETERS))).descriptors
     for descriptor, parameter in zip(described, PARAMETERS.values()):
         assert descriptor.description == parameter.text
@@ -186,10 +180,11 @@ def test_stale_when_the_camera_stops_and_back_when_it_returns(rig, parameters):
 def test_diagnostics_come_with_their_period(rig, period_s):
     r = rig(subscribe=(), diagnostics__period_s=period_s)
     r.status()
+    count = round(2 / period_s)
     started = time.monotonic()
     r.diagnostics.clear()
-    r.wait(lambda: len(r.diagnostics) >= 4, "four messages")
-    assert time.monotonic() - started == pytest.approx(4 * period_s, abs=0.9 * period_s)
+    r.wait(lambda: len(r.diagnostics) >= count, f"{count} messages")
+    assert time.monotonic() - started == pytest.approx(2, abs=0.6)
 
 
 def test_a_pause_is_not_the_cameras_silence(rig):
@@ -213,15 +208,6 @@ def test_impossible_qos_override_is_a_failure_with_its_reason(rig, endpoint, rea
     r.wait(lambda: r.node.count_publishers("depth/image") == {"configure": 0, "activate": 1}[reached], "publishers")
 
 
-def test_unknown_parameter_is_pointed_out():
-    process = node_process("engine:=synthetic", "cloud.strid:=4")
-    try:
-        assert any("'cloud.strid' is unknown and has no effect; did you mean 'cloud.stride'?" in line for line in itertools.islice(process.stderr, 5))
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
-
-
 def test_withheld_frames_are_not_called_published(rig):
     r = rig(synthetic__output_kind="disparity_affine_invariant", scale__mode="model")
     inferred = []
@@ -234,12 +220,13 @@ def test_withheld_frames_are_not_called_published(rig):
     assert "set scale.mode to fixed" in status.message
 
 
-def test_first_image_waits_for_its_calibration_where_metres_depend_on_it(rig, tmp_path):
+def test_first_image_waits_for_its_calibration_where_metres_depend_on_it(rig, tmp_path, monkeypatch):
+    monkeypatch.setattr(node_module, "CAMERA_INFO_GRACE_S", 60.0)
     path = write_tiny_model(tmp_path / "m.onnx", output_kind="depth_canonical_focal", canonical_focal_px=20.0)
     r = rig(engine="onnxruntime", model=str(path))
     r.image_publisher.publish(coded_image(1))
     r.wait(lambda: r.total("withheld") == 1, "first frame")
-    time.sleep(1.0)
+    monkeypatch.setattr(node_module, "CAMERA_INFO_GRACE_S", 0.0)
     r.image_publisher.publish(coded_image(1, stamp_ns=1))
     r.wait(lambda: r.total("published") == 1, "frame without calibration")
     status, _ = r.status()
@@ -259,50 +246,18 @@ def test_diagnostics_tell_what_happened(rig):
     assert r.status()[0].name == "/depth_anything: depth"
 
 
-def node_process(*parameters):
-    arguments = [piece for p in parameters for piece in ("-p", p)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "depth_anything_ros.node", "--ros-args", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-@pytest.mark.parametrize("autostart", ["true", "false"])
-@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
-def test_process_ends_cleanly_on_sigint(autostart, twice):
-    process = node_process("engine:=synthetic", f"autostart:={autostart}")
-    started = time.monotonic()
-    seen = ""
-    while autostart == "true" and "active" not in seen:
-        seen += process.stderr.readline()
-        assert time.monotonic() - started < 20
-    if autostart == "false":
-        time.sleep(3.0)
-    process.send_signal(signal.SIGINT)
-    if twice:
-        time.sleep(0.02)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 0, seen + errors
-    assert "ERROR" not in seen + errors
-    assert "Traceback" not in errors
-    assert ("opened model" in seen + errors) == (autostart == "true")
-
-
-def test_process_refuses_a_bad_parameter_with_its_name():
-    process = node_process("cloud.stride:=0")
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 2
-    assert "parameter cloud.stride" in errors
-    assert "Traceback" not in errors
-
-
-def test_unusable_model_leaves_the_process_alive():
-    process = node_process("model:=/no/such.onnx")
+def test_a_closed_node_leaves_nothing_behind_before_the_garbage_collector_runs():
+    process = psutil.Process()
+    Rig().close()  # what stays of the first in a process, such as log threads, is not the node's
+    gc.collect()
+    before = process.num_threads()
+    gc.disable()
     try:
-        assert any("cannot read model file '/no/such.onnx'" in line for line in itertools.islice(process.stderr, 5))
-        time.sleep(0.5)
-        assert process.poll() is None
+        Rig().close()
+        for _ in range(100):
+            if process.num_threads() <= before:
+                break
+            time.sleep(0.05)
+        assert process.num_threads() <= before
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        gc.enable()

@@ -20,7 +20,7 @@ from .recorder import Recorder
 from .report import write_report
 
 START_TIMEOUT_S = 60.0
-SETTLE_S = 1.5
+SETTLE_TIMEOUT_S = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,21 +41,18 @@ def main(argv: list[str] | None = None) -> int:
         processes["camera"] = _start("depth_anything_ros.demo.camera", camera_args)
         processes["depth node"] = _start("depth_anything_ros.node", ["--ros-args", "-p", "cloud.stride:=2", *model_args])
         rclpy.init()
-        recorder = Recorder()
+        recorder = Recorder(depth_is_known=not (args.video or args.image))
         executor = SingleThreadedExecutor()
         executor.add_node(recorder)
         problem = _record(recorder, executor, processes, args.seconds)
         _stop({"camera": processes["camera"]})
-        _settle(executor)
+        _settle(recorder, executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         problem = "interrupted"
     finally:
         _stop(processes)
     if problem:
         print(f"demo: no depth: {problem}", file=sys.stderr)
-        return 1
-    if not recorder.samples:
-        print(f"demo: {recorder.depth_count} depth images arrived, but none with its camera image; is the machine very busy?", file=sys.stderr)
         return 1
     result = write_report(recorder, args.output_dir, args.seconds)
     recorder.destroy_node()
@@ -76,29 +73,35 @@ def _start(module: str, args: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _record(recorder: Recorder, executor: SingleThreadedExecutor, processes: dict[str, subprocess.Popen[bytes]], seconds: float) -> str:
-    """Spin until enough was seen; returns what went wrong, or nothing."""
-    started_s = time.monotonic()
+    """Spin until enough was seen since every topic arrives; returns what went wrong, or nothing."""
+    until_s = time.monotonic() + START_TIMEOUT_S
     bar_format = "{desc} |{bar}| {n:.1f}/{total:.0f} s"
     with tqdm(total=seconds, bar_format=bar_format, desc="waiting for depth", mininterval=0.5) as bar:
-        while not recorder.depth_count or time.monotonic() - recorder.first_s < seconds:
+        while not recorder.started_s or time.monotonic() - recorder.started_s < seconds:
             executor.spin_once(timeout_sec=0.1)
             for name, process in processes.items():
                 if process.poll() is not None:
                     return f"the {name} stopped with exit code {process.returncode}; its messages are above"
-            if recorder.depth_count:
+            if recorder.started_s:
                 bar.set_description(f"{recorder.depth_count} depth images", refresh=False)
-                bar.update(min(seconds, time.monotonic() - recorder.first_s) - bar.n)
+                bar.update(min(seconds, time.monotonic() - recorder.started_s) - bar.n)
             elif recorder.node_status.get("transition_error"):
                 return str(recorder.node_status["transition_error"])
-            elif time.monotonic() - started_s > START_TIMEOUT_S:
-                return f"none within {START_TIMEOUT_S:.0f} s; the node says: {recorder.node_status.get('message', 'nothing')}"
+            elif time.monotonic() > until_s:
+                return _what_is_missing(recorder)
     return ""
 
 
-def _settle(executor: SingleThreadedExecutor) -> None:
-    """Take in what is under way, and the diagnostics that count it."""
-    until_s = time.monotonic() + SETTLE_S
-    while time.monotonic() < until_s:
+def _what_is_missing(recorder: Recorder) -> str:
+    if recorder.depth_count:
+        return f"none of {recorder.depth_count} depth images came with its camera image, or no known depth came; is the machine very busy?"
+    return f"none within {START_TIMEOUT_S:.0f} s; the node says: {recorder.node_status.get('message', 'nothing')}"
+
+
+def _settle(recorder: Recorder, executor: SingleThreadedExecutor) -> None:
+    """Take in what is under way, and the diagnostics that count it: the second after the camera's end, as the first may have been made before."""
+    until_s, told = time.monotonic() + SETTLE_TIMEOUT_S, recorder.status_count + 2
+    while time.monotonic() < until_s and not (recorder.status_count >= told and recorder.all_counted()):
         executor.spin_once(timeout_sec=0.1)
 
 

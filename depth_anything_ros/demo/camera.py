@@ -91,7 +91,7 @@ class DemoCamera(Node):
         self._frames, self._intrinsics = frames, intrinsics
         self._image = self.create_publisher(Image, "image", QoSProfile(depth=1))
         self._info = self.create_publisher(CameraInfo, "camera_info", QoSProfile(depth=1))
-        self._truth = self.create_publisher(Image, TRUTH_TOPIC, QoSProfile(depth=1))
+        self._truth = self.create_publisher(Image, TRUTH_TOPIC, QoSProfile(depth=5))  # few, and the recorder counts on each
         self._number = 0
         self.create_timer(1 / rate_hz, self._publish)
 

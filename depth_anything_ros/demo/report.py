@@ -14,7 +14,7 @@ from sensor_msgs.msg import PointCloud2
 from ..color import rgb_from_map
 from ..meter import Percentiles
 from ..structs import DepthMap
-from .recorder import Recorder
+from .recorder import OUTCOMES, Recorder
 
 ROWS = 4
 TILE_WIDTH_PX = 420
@@ -27,14 +27,15 @@ def contact_sheet(recorder: Recorder) -> Rgb:
     Returns:
         (H, W, 3) uint8, RGB.
     """
-    chosen = [sample for sample in recorder.samples if sample[0] in recorder.truths] or recorder.samples
-    chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(ROWS, len(chosen))).astype(int)]
-    shown = [depth for _, _, depth in chosen] + [recorder.truths[stamp] for stamp, _, _ in chosen if stamp in recorder.truths]
+    stamps = [stamp for stamp in recorder.samples if stamp in recorder.truths] or list(recorder.samples)
+    chosen = [stamps[i] for i in np.linspace(0, len(stamps) - 1, min(ROWS, len(stamps))).astype(int)]
+    shown = [recorder.samples[stamp][1] for stamp in chosen] + [recorder.truths[stamp] for stamp in chosen if stamp in recorder.truths]
     depths = np.concatenate([depth[::4, ::4].ravel() for depth in shown])
     near_m, far_m = np.percentile(depths[np.isfinite(depths)], (1, 99)) if np.isfinite(depths).any() else (0.5, 10.0)
     near_m, far_m = float(near_m), float(max(far_m, near_m * 1.1))
     rows = []
-    for stamp, rgb, depth in chosen:
+    for stamp in chosen:
+        rgb, depth = recorder.samples[stamp]
         maps = [depth] if stamp not in recorder.truths else [recorder.truths[stamp], depth]
         tiles = [rgb] + [rgb_from_map(DepthMap(m, "depth_m"), "turbo", near_m, far_m) for m in maps]
         rows.append(np.hstack([_tile(tile) for tile in tiles]))
@@ -97,7 +98,7 @@ def summary(recorder: Recorder, seconds: float) -> dict[str, Any]:
     span_s = recorder.last_s - recorder.first_s
     result: dict[str, Any] = {
         "seconds": round(seconds, 2),
-        "frames": {key: int(node.get(key, 0)) for key in ("received", "published", "dropped", "refused", "failed", "idle", "withheld")},
+        "frames": {key: int(node.get(key, 0)) for key in ("received", *OUTCOMES)},
         "depth_images_recorded": recorder.depth_count,
         "rate_hz": {
             "camera": float(node.get("input_hz", 0)),
