@@ -26,7 +26,9 @@ def _config(stage: str = "student", *overrides: str) -> TrainingConfig:
 
 
 def _same(one, other) -> bool:
-    return one.names == other.names and all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one.tensors().values(), other.tensors().values()))
+    return one.names == other.names and all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(one.tensors().values(), other.tensors().values())
+    )
 
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone() -> None:

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("pydantic", reason="training needs pydantic")
 
-from depth_anything_ros.errors import ConfigError  # noqa: E402
-from training.config import config_from_dict, load_config  # noqa: E402
+from depth_anything_ros.errors import ConfigError
+from training.config import config_from_dict, load_config
 
 
 def test_overrides_go_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:

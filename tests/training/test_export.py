@@ -18,35 +18,27 @@ for needed in ("safetensors", "yaml", "onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="export needs it")
 
 import cv2  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
 
 from depth_anything_ros import predict  # noqa: E402
-from depth_anything_ros.config import RuntimeConfig  # noqa: E402
 from depth_anything_ros.contract import read_model_file  # noqa: E402
-from depth_anything_ros.engines import open_engine  # noqa: E402
-from depth_anything_ros.pipeline import Pipeline  # noqa: E402
-from depth_anything_ros.preprocess import Preprocessor  # noqa: E402
-from depth_anything_ros.structs import RgbFrame  # noqa: E402
 from training import export_pretrained  # noqa: E402
-from training.contracts import published_licence  # noqa: E402
-from training.depth_anything import (  # noqa: E402
-    DECODERS,
-    TAPS,
-    DepthAnything,
-    DepthAnythingArchitecture,
-    onnx_from_model,
-    published_architecture,
-)
-from training.encoder import ENCODERS, EncoderArchitecture  # noqa: E402
+from training.depth_anything import DepthAnythingArchitecture, onnx_from_model, published_architecture  # noqa: E402
 from training.export import main  # noqa: E402
 from training.export_pretrained import architecture_from_text, licence_of, model_name  # noqa: E402
-from training.weights import huggingface_from_official  # noqa: E402
 
+from .export_fixtures import (  # noqa: E402
+    HUB_NAME,
+    SIZE_HW,
+    TINY,
+    export,
+    make_vits_tiny,
+    predict_with,
+    refusal,
+    tiny_json,
+    write_huggingface,
+    write_pth,
+)
 from .test_depth_anything import random_network  # noqa: E402
-
-TINY = DepthAnythingArchitecture(EncoderArchitecture(dim=24, heads=3, blocks=5), 12, (8, 8, 16, 20), (1, 2, 3, 4))
-SIZE_HW = (70, 98)
-HUB_NAME = "depth-anything/Depth-Anything-V2-Small-hf"
 
 
 @pytest.fixture(autouse=True)
@@ -60,65 +52,13 @@ def one_thread():
 
 @pytest.fixture
 def tiny_vits(monkeypatch):
-    """Make `vits` tiny, so that files with official names are."""
-    monkeypatch.setitem(ENCODERS, "vits", TINY.encoder)
-    monkeypatch.setitem(DECODERS, "vits", (TINY.features, TINY.out_channels))
-    monkeypatch.setitem(TAPS["v1"], "vits", (0, 1, 2, 3))
-    monkeypatch.setitem(TAPS["v2"], "vits", TINY.taps)
+    make_vits_tiny(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def tiny_graph() -> bytes:
     """What the exporter makes of the tiny relative network; for tests of what comes after."""
     return onnx_from_model(random_network(TINY), SIZE_HW)
-
-
-def write_pth(path: Path, model: DepthAnything) -> Path:
-    torch.save(model.state_dict(), path)
-    return path
-
-
-def write_huggingface(folder: Path, model: DepthAnything, **changes) -> Path:
-    a = model.architecture
-    backbone = {"hidden_size": a.encoder.dim, "num_attention_heads": a.encoder.heads, "num_hidden_layers": a.encoder.blocks}
-    config = {
-        "backbone_config": {**backbone, "out_indices": [tap + 1 for tap in a.taps]},
-        "fusion_hidden_size": a.features,
-        "neck_hidden_sizes": a.out_channels,
-        "depth_estimation_type": "metric" if a.max_depth_m else "relative",
-        "max_depth": a.max_depth_m or 1,
-    }
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    save_file({name: tensor.contiguous() for name, tensor in huggingface_from_official(model.state_dict()).items()}, folder / "model.safetensors")
-    return folder
-
-
-def export(source: Path | str, out: Path, *more: str) -> int:
-    return main(["--pretrained", str(source), "--size", "70x98", "--out", str(out), *more])
-
-
-def refusal(capsys, source: Path | str, out: Path, *more: str) -> str:
-    """Export what must fail; return the one line that a user sees."""
-    capsys.readouterr()
-    assert export(source, out, *more) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("export: ")
-    assert error.count("\n") == 1
-    assert not list(out.parent.glob("*.onnx")) + list(out.parent.glob("*.tmp"))
-    return error
-
-
-def predict_with(path: Path, model: DepthAnything, **scale):
-    """Run the node's pipeline on a random image; the engine must compute what torch does."""
-    config = RuntimeConfig().updated({"model": str(path), "onnxruntime.threads": 1, **{f"scale.{key}": value for key, value in scale.items()}})
-    frame = RgbFrame(np.random.default_rng(3).integers(0, 256, (90, 160, 3), np.uint8))
-    engine = open_engine(config)
-    tensor = Preprocessor(engine.contract)(frame).tensor
-    np.testing.assert_allclose(engine.infer(tensor), model(torch.from_numpy(tensor)).numpy(), rtol=0, atol=2e-4)
-    prediction = Pipeline(engine)(frame, config)
-    engine.close()
-    return prediction
 
 
 def test_an_official_relative_file_becomes_a_relative_model(tiny_vits, tmp_path: Path, capsys) -> None:
@@ -231,13 +171,19 @@ def test_sizes_that_no_network_takes_are_refused(size, message, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either a checkpoint of the student, or --pretrained"),
-        (["a.safetensors", "--pretrained", "b.pth"], "give either a checkpoint of the student, or --pretrained"),
-        (["a.safetensors", "--size", "252x336"], "--size goes with --pretrained"),
+        ([], "give either a checkpoint, or --pretrained"),
+        (["a.safetensors", "--pretrained", "b.pth"], "give either a checkpoint, or --pretrained"),
+        (["a.safetensors", "--architecture", "v2-vits"], "--architecture goes with --pretrained"),
         (["a.safetensors", "--max-depth-m", "20"], "--max-depth-m goes with --pretrained"),
         (["--pretrained", "b.pth"], "--pretrained needs --size HEIGHTxWIDTH"),
         (["--pretrained", "b.pth", "--size", "252x336", "--max-depth-m", "20"], "--max-depth-m goes with --architecture"),
         (["--pretrained", "b.pth", "--size", "252x336", "--command", "x"], "--command goes with a checkpoint"),
+        (["a.safetensors", "--precision", "int8"], "--precision int8 needs --calibration FOLDER: pictures of the places"),
+        (["a.safetensors", "--precision", "fp16"], "--precision fp16 needs --calibration FOLDER"),
+        (["a.safetensors", "--calibration", "pictures"], "--calibration goes with --precision fp16 or int8"),
+        (["a.safetensors", "--precision", "fp16", "--calibration", ".", "--keep-float", "none"], "--keep-float goes with --precision int8"),
+        (["a.safetensors", "--calibration-method", "max"], "--calibration-method goes with --precision int8"),
+        (["a.safetensors", "--keep-float", "last,middle"], "'middle' is none of narrow, depthwise, last, attention, none"),
         (["a.safetensors", "--out", "missing/model.onnx"], "its folder does not exist"),
         (["a.safetensors", "--out", "."], "is a folder; give the name of a file"),
     ],
@@ -262,12 +208,6 @@ def test_unknown_and_unsuitable_files_are_refused(tmp_path: Path, capsys) -> Non
     assert "tensors of another shape" in refusal(
         capsys, write_pth(tmp_path / "other.pth", random_network(replace(TINY, features=16))), out, "--architecture", str(tiny_json(tmp_path))
     )
-
-
-def tiny_json(folder: Path) -> Path:
-    path = folder / "tiny.json"
-    path.write_text(json.dumps(TINY.to_dict()))
-    return path
 
 
 def test_a_configuration_without_taps_or_beside_no_weights_is_refused(tmp_path: Path, capsys) -> None:
@@ -312,11 +252,11 @@ def test_architectures_are_named_like_the_published_ones() -> None:
     assert architecture_from_text("v2-vitb", 20.0) == published_architecture("vitb", "v2", 20.0)
 
 
-def test_published_weights_are_no_checkpoint_of_the_student(tmp_path: Path, capsys) -> None:
+def test_published_weights_are_no_checkpoint(tmp_path: Path, capsys) -> None:
     model, out = random_network(TINY), tmp_path / "model.onnx"
     for source in (write_pth(tmp_path / "a.pth", model), write_huggingface(tmp_path / "b", model) / "model.safetensors"):
         assert main([str(source), "--out", str(out)]) == 2
-        assert "is no checkpoint of the student; published weights are given by --pretrained" in capsys.readouterr().err
+        assert "is no checkpoint of this version of training" in capsys.readouterr().err
     assert main([str(tmp_path / "missing.safetensors"), "--out", str(out)]) == 2
     assert "missing.safetensors" in capsys.readouterr().err
 
@@ -356,28 +296,3 @@ def test_without_an_answer_the_cache_of_the_hub_is_used(silent_hub, tiny_vits) -
     assert path == model / "snapshots" / "0123abcd" / "model.safetensors"
     assert model_name(path) == "Depth-Anything-V2-Small-hf"
     assert licence_of(path, TINY) == "Apache-2.0"
-
-
-@pytest.mark.parametrize(
-    ("path", "network", "licence"),
-    [
-        ("depth_anything_vitl14.pth", "v1-vitl", "Apache-2.0"),
-        ("depth_anything_v2_vits.pth", "v2-vits", "Apache-2.0"),
-        ("depth_anything_v2_vitb.pth", "v2-vitb", "CC-BY-NC-4.0"),
-        ("depth-anything-large-hf/model.safetensors", "v1-vitl", "Apache-2.0"),
-        ("Depth-Anything-V2-Large-hf/model.safetensors", "v2-vitl", "CC-BY-NC-4.0"),
-        ("Depth-Anything-V2-Metric-Indoor-Base-hf/model.safetensors", "v2-vitb", "CC-BY-NC-4.0"),
-        ("models--LiheYoung--depth-anything-small-hf/snapshots/0a/model.safetensors", "v1-vits", "Apache-2.0"),
-        ("models--somebody--Depth-Anything-V2-Small-hf/snapshots/0a/model.safetensors", "v2-vits", None),
-        ("my-Depth-Anything-V2-Small-hf/model.safetensors", "v2-vits", None),
-        ("Depth-Anything-V2-Small-hf/model.safetensors", "v2-vitl", None),
-        ("mine.pth", "v2-vits", None),
-    ],
-)
-def test_the_licence_follows_from_an_official_name_alone(path, network, licence) -> None:
-    assert licence_of(Path(path), architecture_from_text(network)) == licence
-
-
-def test_all_of_v1_and_the_small_v2_are_free_to_use() -> None:
-    free = {(encoder, version) for version, encoders in TAPS.items() for encoder in encoders if published_licence(encoder, version) == "Apache-2.0"}
-    assert free == {("vits", "v1"), ("vitb", "v1"), ("vitl", "v1"), ("vits", "v2")}

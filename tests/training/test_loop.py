@@ -137,14 +137,21 @@ def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
         _training("teacher", tmp_path, "data.sizes_hw=[[50, 96]]")
 
 
+def _assert_same_gradients(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Compare after one step, when Adam's first moment is a tenth of the gradient (weights may differ where the gradient is noise)."""
+    moments = [name for name in one if name.endswith("exp_avg")]
+    assert moments
+    for name in moments:
+        torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-6 * float(one[name].abs().max()) + 1e-8, msg=name)
+
+
 def test_accumulated_batches_are_one_large_one(tmp_path: Path) -> None:
-    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "run.steps=2", "optimiser.weight_decay=0"]
+    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "run.steps=1"]
     one = _training("teacher", tmp_path / "one", *vit, "data.labelled_per_batch=8")
     two = _training("teacher", tmp_path / "two", *vit, "data.labelled_per_batch=4", "optimiser.accumulate=2")
     one.run()
     two.run()
-    for name, value in one._model.state_dict().items():
-        torch.testing.assert_close(value, two._model.state_dict()[name], rtol=2e-3, atol=2e-4, msg=name)
+    _assert_same_gradients(_tensors(one), _tensors(two))
 
 
 def test_bf16_autocast_trains(tmp_path: Path) -> None:
@@ -174,8 +181,8 @@ raise SystemExit(stage.run_stage("teacher", "", sys.argv[1:]))
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_are_one_with_twice_the_batch(tmp_path: Path) -> None:
-    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "optimiser.weight_decay=0"]
-    alone = _training("teacher", tmp_path / "alone", *vit, "data.labelled_per_batch=4", "run.steps=3")
+    vit = ["network.name=vits", VIT, "data.sizes_hw=[[56, 56]]", "run.steps=1"]
+    alone = _training("teacher", tmp_path / "alone", *vit, "data.labelled_per_batch=4")
     alone.run()
     (tmp_path / "run.py").write_text(TORCHRUN)
     values = alone.config.to_dict()
@@ -185,10 +192,7 @@ def test_two_processes_of_torchrun_are_one_with_twice_the_batch(tmp_path: Path) 
     command += [str(tmp_path / "run.py"), "--config", str(tmp_path / "c.yaml")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]
-    two = read_checkpoint(tmp_path / "two" / "checkpoint.safetensors")[0]
-    for name, value in _tensors(alone).items():
-        if name.startswith("model."):
-            torch.testing.assert_close(two[name], value, rtol=2e-3, atol=2e-4, msg=name)
+    _assert_same_gradients(_tensors(alone), read_checkpoint(tmp_path / "two" / "checkpoint.safetensors")[0])
 
 
 @pytest.mark.slow

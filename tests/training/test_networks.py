@@ -17,7 +17,10 @@ from training.networks import Served, build_network, frozen_encoder, load_initia
 from training.objectives import SemanticEncoder  # noqa: E402
 
 COMPACT = ["network.architecture={channels: [4, 8, 8, 8, 16], blocks: [1, 1, 1], context_layers: 1, decoder: 8}"]
-VIT = ["network.name=vits", "network.architecture={encoder: {dim: 16, heads: 2, blocks: 4}, features: 4, out_channels: [4, 4, 4, 4], taps: [0, 1, 2, 3]}"]
+VIT = [
+    "network.name=vits",
+    "network.architecture={encoder: {dim: 16, heads: 2, blocks: 4}, features: 4, out_channels: [4, 4, 4, 4], taps: [0, 1, 2, 3]}",
+]
 KINDS = {"compact": COMPACT, "vit": VIT}
 
 

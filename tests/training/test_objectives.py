@@ -29,7 +29,9 @@ def _pseudo(count: int, size_hw: tuple[int, int]) -> PseudoBatch:
 
 def test_the_teacher_minimises_the_affine_invariant_loss_alone() -> None:
     values, label = torch.rand(2, 32, 32), torch.rand(2, 32, 32)
-    losses = RelativeObjective(_config("teacher"))(lambda _: Prediction(values, torch.zeros(2, 1, 4)), Batch(torch.zeros(2, 3, 32, 32), label, None, ()))
+    losses = RelativeObjective(_config("teacher"))(
+        lambda _: Prediction(values, torch.zeros(2, 1, 4)), Batch(torch.zeros(2, 3, 32, 32), label, None, ())
+    )
     assert set(losses) == {"labelled", "total"}
     torch.testing.assert_close(losses["total"], affine_invariant_loss(values, label, torch.ones_like(label, dtype=torch.bool)))
 

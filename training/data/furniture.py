@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
-from .library import ANY_SURFACE, Library
+from .library import ANY_SURFACE, Library, pick
 from .scene import Material, Matrix, Scene, random_rotation, yaw_rotation
 
 
@@ -24,12 +25,12 @@ class Stage:
 
     def any_material(self) -> Material:
         """Draw a material of any kind, with a small tile as on objects."""
-        material = self.material(str(self.rng.choice(ANY_SURFACE)), plain=0.25)
+        material = self.material(pick(self.rng, ANY_SURFACE), plain=0.25)
         return Material(material.texture, material.tint, min(material.tile_m, float(self.rng.uniform(0.1, 0.6))), material.gloss)
 
-    def box(self, centre: tuple[float, float, float], size: tuple[float, float, float], material: Material, **options: object) -> None:
-        """Add a box by its centre and edges in metres."""
-        self.scene.add("box", centre, size, material=material, **options)
+    def box(self, label: str, centre: tuple[float, float, float], size: tuple[float, float, float], material: Material, **options: object) -> None:
+        """Add a box of a class by its centre and edges in metres."""
+        self.scene.add("box", centre, size, material=material, label=label, **options)
 
     def uniform(self, low: float, high: float) -> float:
         """Draw a float."""
@@ -37,15 +38,21 @@ class Stage:
 
 
 class Frame:
-    """A local frame standing at (x, y, base) and turned by `yaw`: adds parts given in local metres."""
+    """A local frame standing at (x, y, base) and turned by `yaw`: adds parts given in local metres, of the class `label`."""
 
-    def __init__(self, stage: Stage, x: float, y: float, base: float, yaw: float) -> None:
+    def __init__(self, stage: Stage, x: float, y: float, base: float, yaw: float, label: str = "other") -> None:
         """Place the frame."""
-        self.stage, self.origin, self.rotation = stage, np.array([x, y, base]), yaw_rotation(yaw)
+        self.stage, self.origin, self.rotation, self.label = stage, np.array([x, y, base]), yaw_rotation(yaw), label
+
+    def of(self, label: str) -> Frame:
+        """Return the same frame for parts of another class."""
+        frame = copy(self)
+        frame.label = label
+        return frame
 
     def add(self, mesh: str, at: tuple[float, float, float], size: tuple[float, float, float], material: Material) -> None:
         """Add a primitive by its centre and size."""
-        self.stage.scene.add(mesh, self.origin + self.rotation @ np.asarray(at), size, self.rotation, material)
+        self.stage.scene.add(mesh, self.origin + self.rotation @ np.asarray(at), size, self.rotation, material, label=self.label)
 
     def point(self, at: tuple[float, float, float]) -> Matrix:
         """Return a local point in the world."""
@@ -54,7 +61,7 @@ class Frame:
 
 def table(f: Frame, width: float, depth: float, height: float) -> None:
     """Top and legs (or a central foot)."""
-    stage = f.stage
+    f, stage = f.of("table"), f.stage
     top, thick = (
         stage.material(str(stage.rng.choice(["wood", "wood", "metal", "plain", "floor", "fabric"]))),
         stage.uniform(0.02, 0.06),
@@ -74,7 +81,7 @@ def table(f: Frame, width: float, depth: float, height: float) -> None:
 
 def chair(f: Frame) -> None:
     """Seat, back, four legs."""
-    stage = f.stage
+    f, stage = f.of("chair"), f.stage
     seat, frame = stage.material("fabric", 0.3), stage.material("wood", 0.3)
     w, h = stage.uniform(0.4, 0.5), stage.uniform(0.42, 0.48)
     f.add("box", (0, 0, h), (w, w, 0.05), seat)
@@ -86,7 +93,7 @@ def chair(f: Frame) -> None:
 
 def sofa(f: Frame) -> None:
     """Seat block, back, two arms, cushions."""
-    stage = f.stage
+    f, stage = f.of("sofa"), f.stage
     w, d, h = stage.uniform(1.2, 2.4), stage.uniform(0.8, 1.0), stage.uniform(0.38, 0.46)
     cloth = stage.material("fabric", 0.4)
     f.add("box", (0, 0, h / 2), (d, w, h), cloth)
@@ -99,7 +106,7 @@ def sofa(f: Frame) -> None:
 
 def bed(f: Frame) -> None:
     """Frame, mattress, headboard, pillows."""
-    stage = f.stage
+    f, stage = f.of("bed"), f.stage
     w = stage.uniform(0.9, 1.9)
     f.add("box", (0, 0, 0.15), (2.05, w, 0.3), stage.material("wood"))
     f.add("box", (0.02, 0, 0.4), (2.0, w - 0.04, 0.24), stage.material("fabric", 0.5))
@@ -110,7 +117,7 @@ def bed(f: Frame) -> None:
 
 def shelf(f: Frame, width: float, depth: float, height: float, filled: float = 0.8) -> None:
     """Uprights, boards, and on the boards rows of books or loose things."""
-    stage = f.stage
+    f, stage = f.of("shelf"), f.stage
     wood = stage.material(str(stage.rng.choice(["wood", "metal", "plain"])))
     for sy in (-1, 1):
         f.add("box", (0, sy * width / 2, height / 2), (depth, 0.03, height), wood)
@@ -126,6 +133,7 @@ def shelf(f: Frame, width: float, depth: float, height: float, filled: float = 0
 def _fill_board(f: Frame, width: float, depth: float, z: float, room: float) -> None:
     stage, y = f.stage, -width / 2
     books = stage.rng.random() < 0.5
+    f = f.of("book" if books else "object")
     while y < width / 2 - 0.05:
         w = stage.uniform(0.03, 0.09) if books else stage.uniform(0.08, 0.3)
         h = stage.uniform(0.55, 0.95) * room if books else stage.uniform(0.2, 0.9) * room
@@ -139,7 +147,7 @@ def _fill_board(f: Frame, width: float, depth: float, z: float, room: float) -> 
 
 def cabinet(f: Frame, width: float, depth: float, height: float) -> None:
     """Closed box with doors or drawers and handles."""
-    stage = f.stage
+    f, stage = f.of("cabinet"), f.stage
     body, front = stage.material("wood", 0.4), stage.material("wood", 0.5)
     f.add("box", (0, 0, height / 2), (depth, width, height), body)
     columns, rows = int(stage.rng.integers(1, 4)), int(stage.rng.integers(1, 4))
@@ -152,7 +160,7 @@ def cabinet(f: Frame, width: float, depth: float, height: float) -> None:
 
 def plant(f: Frame, height: float) -> None:
     """Pot, stem, leafy blobs."""
-    stage, r = f.stage, height * 0.18
+    f, stage, r = f.of("vegetation"), f.stage, height * 0.18
     leaves = stage.material("leaves")
     f.add("cylinder", (0, 0, r), (2 * r, 2 * r, 2 * r), stage.material("plain"))
     f.add("cylinder", (0, 0, height * 0.5), (0.03, 0.03, height * 0.6), stage.material("bark"))
@@ -190,7 +198,7 @@ def clutter(stage: Stage, at: Matrix, size: float) -> None:
     elif kind == "any":
         rotation = random_rotation(rng)
     lift = np.abs(rotation[2] * a).sum() / 2 if mesh in ("box", "cylinder") else a[2] / 2
-    stage.scene.add(mesh, np.add(at, (0, 0, lift)), tuple(a), rotation, material)
+    stage.scene.add(mesh, np.add(at, (0, 0, lift)), tuple(a), rotation, material, label="object")
 
 
 def set_model(stage: Stage, entry: dict, at: Matrix, yaw: float, largest_m: float | None = None) -> None:
@@ -201,4 +209,5 @@ def set_model(stage: Stage, entry: dict, at: Matrix, yaw: float, largest_m: floa
     foot = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]) * scale
     rotation = yaw_rotation(yaw)
     material = stage.any_material() if not entry["textured"] and stage.rng.random() < 0.4 else None
-    stage.scene.add(entry["file"], np.asarray(at) - rotation @ foot, scale, rotation, material)
+    label = stage.library.label(entry["file"])
+    stage.scene.add(entry["file"], np.asarray(at) - rotation @ foot, scale, rotation, material, label=label)

@@ -19,19 +19,19 @@ def _shell(stage: Stage, w: float, d: float, h: float) -> None:
     """Floor, ceiling and four walls around x in 0..w, y in 0..d; walls sometimes differ, skirting boards, a pillar."""
     thick = 0.2
     wall = stage.material("wall", plain=0.5)
-    stage.box((w / 2, d / 2, -thick / 2), (w + 1, d + 1, thick), stage.material("floor"), casts_shadow=False)
-    stage.box((w / 2, d / 2, h + thick / 2), (w + 1, d + 1, thick), stage.material("ceiling", plain=0.6), casts_shadow=False)
+    stage.box("floor", (w / 2, d / 2, -thick / 2), (w + 1, d + 1, thick), stage.material("floor"), casts_shadow=False)
+    stage.box("ceiling", (w / 2, d / 2, h + thick / 2), (w + 1, d + 1, thick), stage.material("ceiling", plain=0.6), casts_shadow=False)
     for side in range(4):
         skin = stage.material("wall", plain=0.5) if stage.rng.random() < 0.25 else wall
         along_x = side < 2
         centre = (w / 2, (-thick / 2, d + thick / 2)[side % 2], h / 2) if along_x else ((-thick / 2, w + thick / 2)[side % 2], d / 2, h / 2)
-        stage.box(centre, (w + 1, thick, h) if along_x else (thick, d + 1, h), skin, casts_shadow=False)
+        stage.box("wall", centre, (w + 1, thick, h) if along_x else (thick, d + 1, h), skin, casts_shadow=False)
     if stage.rng.random() < 0.5:
         board = stage.material("wood", 0.6)
         for y in (0.0, d):
-            stage.box((w / 2, y, 0.05), (w, 0.04, 0.1), board)
+            stage.box("wall", (w / 2, y, 0.05), (w, 0.04, 0.1), board)
         for x in (0.0, w):
-            stage.box((x, d / 2, 0.05), (0.04, d, 0.1), board)
+            stage.box("wall", (x, d / 2, 0.05), (0.04, d, 0.1), board)
 
 
 def _wall_spot(stage: Stage, w: float, d: float, offset: float) -> tuple[float, float, float]:
@@ -49,8 +49,8 @@ def _wall_decoration(stage: Stage, w: float, d: float, h: float) -> None:
     """Hang pictures, doors, windows, boards and radiators."""
     for _ in range(stage.rng.integers(2, 9)):
         x, y, yaw = _wall_spot(stage, w, d, 0.015)
-        f = Frame(stage, x, y, 0.0, yaw)
-        kind = stage.rng.choice(["picture", "door", "window", "radiator", "board"])
+        kind = str(stage.rng.choice(["picture", "door", "window", "radiator", "board"]))
+        f = Frame(stage, x, y, 0.0, yaw, {"radiator": "machine", "board": "picture"}.get(kind, kind))
         frame = stage.material("wood", 0.6)
         if kind == "door":
             f.add("box", (0, 0, 1.03), (0.06, 1.0, 2.06), frame)
@@ -84,7 +84,7 @@ def _light(stage: Stage, w: float, d: float, h: float, lamps: int) -> None:
         x, y = stage.uniform(0.15, 0.85) * w, stage.uniform(0.15, 0.85) * d
         scene.lamps.append(Lamp((x, y, h - 0.35), tuple(warm * stage.uniform(0.3, 2.5) * (h / 2.6) ** 2)))
         size = (0.6, 0.6, 0.06) if stage.rng.random() < 0.6 else (1.2, 0.15, 0.08)
-        stage.box((x, y, h - 0.03), size, Material("", (1, 1, 1), 1, 0, stage.uniform(1, 5)), casts_shadow=False)
+        stage.box("lamp", (x, y, h - 0.03), size, Material("", (1, 1, 1), 1, 0, stage.uniform(1, 5)), casts_shadow=False)
 
 
 FURNITURE_SHARES = {
@@ -114,7 +114,7 @@ def _made_furniture(f: Frame, kind: str, room_height: float) -> None:
     else:
         for level in range(stage.rng.integers(1, 4)):
             at = (stage.uniform(-0.05, 0.05), 0, 0.2 + 0.4 * level)
-            f.add("box", at, (0.5, stage.uniform(0.35, 0.7), 0.4), stage.material("carton"))
+            f.of("container").add("box", at, (0.5, stage.uniform(0.35, 0.7), 0.4), stage.material("carton"))
 
 
 def _furnish(stage: Stage, w: float, d: float, h: float, count: int) -> None:
@@ -213,7 +213,7 @@ def build_warehouse(library: Library, rng: np.random.Generator) -> tuple[Scene, 
             if rng.random() < 0.45:
                 furniture.shelf(Frame(stage, float(x), float(y), 0, np.pi / 2), 2.7, 1.0, rack_h, 0.35)
     for _ in range(rng.integers(5, 30)):
-        f = Frame(stage, stage.uniform(0, w), stage.uniform(0, d), 0, stage.uniform(0, 6.3))
+        f = Frame(stage, stage.uniform(0, w), stage.uniform(0, d), 0, stage.uniform(0, 6.3), "container")
         f.add("box", (0, 0, 0.07), (1.2, 0.8, 0.14), stage.material("wood"))
         for level in range(rng.integers(0, 4)):
             f.add(
@@ -223,7 +223,7 @@ def build_warehouse(library: Library, rng: np.random.Generator) -> tuple[Scene, 
                 stage.material("carton"),
             )
     for x in np.arange(3, w, stage.uniform(4, 8)):
-        stage.box((float(x), d * 0.5, h / 2), (0.35, 0.35, h), stage.material("metal", 0.5))
+        stage.box("wall", (float(x), d * 0.5, h / 2), (0.35, 0.35, h), stage.material("metal", 0.5))
     return stage.scene, _standing(w, d, 0.4, 2.2)
 
 
@@ -244,7 +244,7 @@ def build_tabletop(library: Library, rng: np.random.Generator) -> tuple[Scene, P
         rim, wall = stage.uniform(0.05, 0.2), stage.material("plain")
         for sx, sy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             size = (0.02, 0.6, rim) if sx else (0.6, 0.02, rim)
-            f.add("box", (sx * 0.3, sy * 0.3, height + rim / 2), size, wall)
+            f.of("container").add("box", (sx * 0.3, sy * 0.3, height + rim / 2), size, wall)
     spread, sizes = stage.uniform(0.12, 0.45), (stage.uniform(0.03, 0.1), stage.uniform(0.12, 0.4))
     for _ in range(rng.integers(1, 22)):
         offset = np.clip(rng.normal(0, spread, 2), -0.47, 0.47) * (depth, width)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import trimesh
 
+from .classes import CLASS_IDS, class_of_mesh
 from .scene import Material
 from .textures import procedural_sky, procedural_texture
+
+T = TypeVar("T")
 
 # surface -> (ambientCG categories, procedural kinds, usual tile edge in metres)
 SURFACES: dict[str, tuple[tuple[str, ...], tuple[str, ...], float]] = {
@@ -51,7 +55,11 @@ ANY_SURFACE = ("wood", "metal", "fabric", "carton", "print", "plain", "wall", "f
 
 @dataclass(frozen=True)
 class MeshPart:
-    """Triangles of one material: (N, 3) positions and normals, (N, 2) UVs (v down), (M, 3) indices."""
+    """Triangles of one material: (N, 3) positions and normals, (N, 2) UVs (v down), (M, 3) indices.
+
+    `class_id` is set where a part is something else than the mesh as a whole; `closed`: triangles are only seen from outside,
+    counterclockwise.
+    """
 
     positions: npt.NDArray[np.float32]
     normals: npt.NDArray[np.float32]
@@ -60,6 +68,8 @@ class MeshPart:
     texture: str = ""
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     alpha_cutoff: float = -1.0
+    class_id: int | None = None
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,11 @@ class Mesh:
     bounds: npt.NDArray[np.float32]
 
 
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Draw one option, the same as `rng.choice`, which would make an array of all of them first."""
+    return options[rng.integers(len(options))]
+
+
 class Library:
     """Looks things up by key and draws random ones; the same seed draws the same things from the same folder."""
 
@@ -80,6 +95,7 @@ class Library:
         self._images: dict[str, npt.NDArray[np.uint8]] = {}
         self._textures: dict[str, list[str]] = defaultdict(list)
         self._models: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        self._labels: dict[str, str] = {}
         self.worlds: list[str] = []
         self.left_out: set[str] = set()  # picture frames: some show photographs of people
         self.skies: dict[str, list[str]] = {"indoor": [], "outdoor": []}
@@ -95,30 +111,35 @@ class Library:
                 self.skies[entry["domain"]].append(entry["file"])
         elif entry["kind"] == "layout":
             self.worlds.append(entry["file"])
-        elif "picture frame" in (entry.get("note") or ""):
-            self.left_out.add(entry["file"])
-        elif entry["placeable"]:
-            self._models[entry["domain"], entry["size_class"]].append(entry)
+        else:
+            self._labels[entry["file"]] = class_of_mesh(entry)
+            if "picture frame" in (entry.get("note") or ""):
+                self.left_out.add(entry["file"])
+            elif entry["placeable"]:
+                self._models[entry["domain"], entry["size_class"]].append(entry)
 
     def models(self, domain: str, size_class: str) -> list[dict[str, Any]]:
         """Return the index entries of placeable meshes, empty without an asset folder."""
         return self._models[domain, size_class]
 
+    def label(self, file: str) -> str:
+        """Return the class name of a mesh of the asset folder."""
+        return self._labels[file]
+
     def material(self, rng: np.random.Generator, surface: str, plain: float = 0.0) -> Material:
         """Draw a material for a surface (a key of `SURFACES`); with probability `plain` a single colour."""
         categories, procedural, tile_m = SURFACES[surface]
-        files = [file for category in categories for file in self._textures[category]]
-        kind = str(rng.choice(procedural))
-        gloss = float(rng.choice([0.0, rng.uniform(0, 0.15), rng.uniform(0, 0.6)]))
+        categories = [category for category in categories if self._textures[category]]
+        kind = pick(rng, procedural)
+        gloss = pick(rng, (0.0, rng.uniform(0, 0.15), rng.uniform(0, 0.6)))
         if not kind or rng.random() < plain:
             colour = np.clip(rng.beta(2, 1.3) + rng.normal(0, 0.08, 3), 0.03, 0.95)
             return Material("", tuple(colour), 1.0, gloss)
         tint = tuple(np.clip(rng.uniform(0.55, 1.0) + rng.normal(0, 0.06, 3), 0.1, 1.0))
         tile = tile_m * float(np.exp(rng.normal(0, 0.35)))
-        if files and not (surface == "facade" and rng.random() < 0.7) and rng.random() < 0.85:
+        if categories and not (surface == "facade" and rng.random() < 0.7) and rng.random() < 0.85:
             # first the category, then the file: there are 157 tile maps and 7 plaster maps
-            category = str(rng.choice([c for c in categories if self._textures[c]]))
-            return Material(str(rng.choice(self._textures[category])), tint, tile, gloss)
+            return Material(pick(rng, self._textures[pick(rng, categories)]), tint, tile, gloss)
         return Material(f"proc:{kind}:{rng.integers(400)}", tint, tile_m if kind == "facade" else tile, gloss)
 
     def texture(self, key: str) -> npt.NDArray[np.uint8]:
@@ -145,11 +166,13 @@ class Library:
 
     def _load_mesh(self, key: str) -> Mesh:
         if key in PRIMITIVES:
-            parts: tuple[MeshPart, ...] = (_part(PRIMITIVES[key]()),)
+            parts: tuple[MeshPart, ...] = (replace(_part(PRIMITIVES[key]()), closed=True),)
         else:
             assert self.assets is not None
             loaded = trimesh.load(self.assets / key, process=False, force="scene")
             parts = tuple(self._textured_part(f"{key}#{i}", g) for i, g in enumerate(loaded.dump()))
+            if self._labels[key] == "wall":
+                parts = _with_floor_and_ceiling(parts)
         points = np.concatenate([part.positions for part in parts])
         bounds = np.stack([points.min(0), points.max(0)])
         centre = bounds.mean(0)
@@ -175,6 +198,15 @@ def _part(geometry: trimesh.Trimesh, texture: str = "", tint: tuple[float, ...] 
     return MeshPart(*arrays, np.asarray(geometry.faces, np.int32), texture, tuple(tint), alpha_cutoff)
 
 
+def _with_floor_and_ceiling(parts: tuple[MeshPart, ...]) -> tuple[MeshPart, ...]:
+    """Tell the flat, level parts of a room that is one mesh from its walls."""
+    middle = np.concatenate([part.positions[:, 2] for part in parts]).mean()
+    return tuple(
+        replace(part, class_id=CLASS_IDS["floor" if part.positions[0, 2] < middle else "ceiling"]) if np.ptp(part.positions[:, 2]) < 0.02 else part
+        for part in parts
+    )
+
+
 def _flat_shaded(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     mesh.unmerge_vertices()
     return mesh
@@ -186,13 +218,21 @@ PRIMITIVES = {
     "cylinder": lambda: trimesh.creation.cylinder(0.5, 1.0, sections=20),
     "sphere": lambda: trimesh.creation.icosphere(2, 0.5),
     "cone": lambda: trimesh.creation.cone(0.5, 1.0, sections=16).apply_translation((0, 0, -0.5)),
-    "blob": lambda: _blob(),
+    "sphere_far": lambda: trimesh.creation.icosphere(1, 0.5),
+    "blob": lambda: _blob(3),
+    "blob_far": lambda: _blob(2),
+    "blob_tiny": lambda: _blob(1),
 }
+FAR_MESHES = {"blob": ((16.0, "blob_far"), (5.0, "blob_tiny")), "sphere": ((5.0, "sphere_far"),)}
+"""Mesh -> (radius in pixels, mesh with fewer triangles that stands for it in a view where it is smaller)."""
 
 
-def _blob() -> trimesh.Trimesh:
+BLOB_BUMPS_MAX = 1.1748194167199602  # of the finest blob, so that all have the same size
+
+
+def _blob(subdivisions: int) -> trimesh.Trimesh:
     """Return a bumpy sphere (tree crowns, bushes, stones)."""
-    mesh = trimesh.creation.icosphere(3, 0.5)
+    mesh = trimesh.creation.icosphere(subdivisions, 0.5)
     bumps = 1 + 0.18 * np.sin(mesh.vertices * 17).sum(1) / 3 + 0.1 * np.cos(mesh.vertices[:, ::-1] * 31).sum(1) / 3
-    mesh.vertices *= (bumps / bumps.max())[:, None]
+    mesh.vertices *= (bumps / BLOB_BUMPS_MAX)[:, None]
     return mesh

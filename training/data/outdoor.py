@@ -25,7 +25,7 @@ def _daylight(stage: Stage, radius_m: float) -> None:
 
 def building(f: Frame, width: float, depth: float, height: float) -> None:
     """A block with a facade, a ground floor, balconies or bays, and a flat or pitched roof. Front is +X."""
-    stage, rng = f.stage, f.stage.rng
+    f, stage, rng = f.of("building"), f.stage, f.stage.rng
     facade = stage.material("facade")
     f.add("box", (0, 0, height / 2), (depth, width, height), facade)
     if rng.random() < 0.5:
@@ -36,12 +36,12 @@ def building(f: Frame, width: float, depth: float, height: float) -> None:
     if rng.random() < 0.6 and height < 14:
         tilt = np.array([[0.7071, 0, -0.7071], [0, 1, 0], [0.7071, 0, 0.7071]])
         size = (depth * 0.74, width + 0.6, depth * 0.74)
-        stage.scene.add("box", f.point((0, 0, height)), size, f.rotation @ tilt, stage.material("roof"))
+        stage.scene.add("box", f.point((0, 0, height)), size, f.rotation @ tilt, stage.material("roof"), label="building")
 
 
 def tree(f: Frame, height: float) -> None:
     """Trunk with a crown of blobs, or a conifer of cones."""
-    stage, rng = f.stage, f.stage.rng
+    f, stage, rng = f.of("vegetation"), f.stage, f.stage.rng
     trunk = height * stage.uniform(0.25, 0.5)
     f.add("cylinder", (0, 0, trunk / 2), (height * 0.045, height * 0.045, trunk * 1.3), stage.material("bark"))
     leaves = stage.material("leaves")
@@ -58,7 +58,7 @@ def tree(f: Frame, height: float) -> None:
 
 def car(f: Frame) -> None:
     """Body, cabin with dark panes, wheels, lights. Length along +X."""
-    stage, rng = f.stage, f.stage.rng
+    f, stage, rng = f.of("vehicle"), f.stage, f.stage.rng
     paint = Material("", tuple(np.clip(rng.beta(1, 1) + rng.normal(0, 0.15, 3), 0.02, 0.95)), 1, stage.uniform(0.1, 0.8))
     dark = Material("", (0.03, 0.035, 0.04), 1, 0.7)
     length, width, height = stage.uniform(3.6, 5.0), stage.uniform(1.65, 1.95), stage.uniform(1.4, 2.0)
@@ -81,7 +81,7 @@ def _vehicle(stage: Stage, x: float, y: float, yaw: float) -> None:
         lengthwise = 0.0 if entry["size_m"][0] > entry["size_m"][1] else np.pi / 2
         furniture.set_model(stage, entry, np.array([x, y, 0.0]), yaw + lengthwise + stage.rng.integers(2) * np.pi)
     elif stage.rng.random() < 0.12:
-        f = Frame(stage, x, y, 0.0, yaw)
+        f = Frame(stage, x, y, 0.0, yaw, "vehicle")
         f.add("box", (0, 0, 1.9), (stage.uniform(5, 10), 2.4, 3.0), stage.material("plain"))
         for sx in (-2, 0, 2):
             f.add("box", (sx, 0, 0.4), (0.9, 2.3, 0.8), Material("", (0.03, 0.03, 0.03)))
@@ -109,19 +109,19 @@ CAR_NAMES = (
 def _road(stage: Stage, half_m: float, walk_m: float) -> None:
     """Road along X with kerbs, pavements, verge and lane marks."""
     rng, length = stage.rng, 400.0
-    stage.box((100, 0, -0.55), (900, 900, 1.0), stage.material("ground"), casts_shadow=False)
-    stage.box((100, 0, -0.525), (length, 2 * half_m, 1.05), stage.material("road"), casts_shadow=False)
+    stage.box("ground", (100, 0, -0.55), (900, 900, 1.0), stage.material("ground"), casts_shadow=False)
+    stage.box("road", (100, 0, -0.525), (length, 2 * half_m, 1.05), stage.material("road"), casts_shadow=False)
     for side in (-1, 1):
-        stage.box((100, side * (half_m + walk_m / 2), -0.46), (length, walk_m, 1.1), stage.material("pavement"), casts_shadow=False)
+        stage.box("pavement", (100, side * (half_m + walk_m / 2), -0.46), (length, walk_m, 1.1), stage.material("pavement"), casts_shadow=False)
         if rng.random() < 0.6:
-            stage.box((100, side * (half_m - 0.25), 0.001), (length, 0.13, 0.06), Material("", (0.8, 0.8, 0.75)), casts_shadow=False)
+            stage.box("road", (100, side * (half_m - 0.25), 0.001), (length, 0.13, 0.06), Material("", (0.8, 0.8, 0.75)), casts_shadow=False)
     if rng.random() < 0.75:
         gap = stage.uniform(4, 10)
         for x in np.arange(-10, 110, gap):
-            stage.box((float(x), 0.0, 0.001), (gap * 0.45, 0.13, 0.06), Material("", (0.85, 0.85, 0.8)), casts_shadow=False)
+            stage.box("road", (float(x), 0.0, 0.001), (gap * 0.45, 0.13, 0.06), Material("", (0.85, 0.85, 0.8)), casts_shadow=False)
     if rng.random() < 0.2:
         for y in np.arange(-half_m + 0.5, half_m, 1.0):
-            stage.box((stage.uniform(8, 9), float(y), 0.001), (3.0, 0.5, 0.06), Material("", (0.85, 0.85, 0.85)), casts_shadow=False)
+            stage.box("road", (stage.uniform(8, 9), float(y), 0.001), (3.0, 0.5, 0.06), Material("", (0.85, 0.85, 0.85)), casts_shadow=False)
 
 
 def _roadside(stage: Stage, edge_m: float) -> None:
@@ -142,8 +142,10 @@ def _roadside(stage: Stage, edge_m: float) -> None:
             elif draw < built and houses:
                 furniture.set_model(stage, houses[rng.integers(len(houses))], np.array([x + width / 2, y, 0.0]), rng.integers(4) * np.pi / 2)
             elif draw < built + 0.25:
-                hedge = stage.material(str(rng.choice(["leaves", "wall", "wood"])))
+                surface = str(rng.choice(["leaves", "wall", "wood"]))
+                hedge = stage.material(surface)
                 stage.box(
+                    "vegetation" if surface == "leaves" else "structure",
                     (x + width / 2, side * (edge_m + setback), 0.6),
                     (width, stage.uniform(0.2, 1.0), stage.uniform(1.0, 2.6)),
                     hedge,
@@ -166,7 +168,7 @@ def _any_tree(stage: Stage, x: float, y: float) -> None:
 
 def _street_thing(stage: Stage, x: float, y: float) -> None:
     rng = stage.rng
-    f = Frame(stage, x, y, 0.05, stage.uniform(0, 6.3))
+    f = Frame(stage, x, y, 0.05, stage.uniform(0, 6.3), "pole")
     kind = rng.choice(["tree", "pole", "sign", "person", "model", "bush", "bin"], p=[0.25, 0.2, 0.12, 0.13, 0.15, 0.1, 0.05])
     people, models = stage.library.models("person", "furniture"), stage.library.models("outdoor", "furniture")
     if kind == "person" and people:
@@ -184,9 +186,9 @@ def _street_thing(stage: Stage, x: float, y: float) -> None:
             f.add("box", (0.6, 0, height), (1.4, 0.15, 0.1), Material("", (0.4, 0.4, 0.4)))
     elif kind == "bush":
         size = stage.uniform(0.5, 2.0)
-        f.add("blob", (0, 0, size * 0.35), (size, size, size * 0.8), stage.material("leaves"))
+        f.of("vegetation").add("blob", (0, 0, size * 0.35), (size, size, size * 0.8), stage.material("leaves"))
     else:
-        f.add("box", (0, 0, 0.5), (0.6, 0.6, 1.0), stage.material("plain"))
+        f.of("container").add("box", (0, 0, 0.5), (0.6, 0.6, 1.0), stage.material("plain"))
 
 
 def build_street(library: Library, rng: np.random.Generator) -> tuple[Scene, PoseSampler]:
@@ -221,15 +223,11 @@ def build_open(library: Library, rng: np.random.Generator) -> tuple[Scene, PoseS
     """Park, yard or field: ground, paths, trees, houses, benches, people, parked cars, anywhere."""
     stage = Stage(Scene(outdoor=True, sky=library.draw_sky(rng, "outdoor")), library, rng)
     _daylight(stage, 22.0)
-    stage.box(
-        (0, 0, -0.5),
-        (900, 900, 1.0),
-        stage.material(str(rng.choice(["ground", "ground", "pavement", "road"]))),
-        casts_shadow=False,
-    )
+    surface = str(rng.choice(["ground", "ground", "pavement", "road"]))
+    stage.box(surface, (0, 0, -0.5), (900, 900, 1.0), stage.material(surface), casts_shadow=False)
     for _ in range(rng.integers(0, 4)):
         size = (stage.uniform(2, 40), stage.uniform(1, 8), 0.1)
-        stage.scene.add("box", (stage.uniform(0, 25), stage.uniform(-10, 10), -0.02), size, None, stage.material("pavement"), False)
+        stage.scene.add("box", (stage.uniform(0, 25), stage.uniform(-10, 10), -0.02), size, None, stage.material("pavement"), False, label="pavement")
     for _ in range(rng.integers(0, 5)):
         f = Frame(stage, stage.uniform(15, 60), stage.uniform(-35, 35), 0, stage.uniform(0, 6.3))
         building(f, stage.uniform(5, 20), stage.uniform(5, 14), stage.uniform(3, 16))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .classes import CLASS_IDS
+
 Matrix = npt.NDArray[np.float64]
 
 
@@ -34,10 +36,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Instance:
-    """One mesh placed in the world: `mesh` is a key of `Library.mesh`, `world_T_mesh` 4x4 (scale allowed)."""
+    """One mesh placed in the world: `mesh` is a key of `Library.mesh`, `world_T_mesh` 4x4 (scale allowed), `class_id` what it is."""
 
     mesh: str
     world_T_mesh: Matrix
+    class_id: int
     material: Material | None = None
     casts_shadow: bool = True
 
@@ -51,6 +54,12 @@ class Camera:
     cx: float
     cy: float
     size_hw: tuple[int, int]
+
+    def subsampled(self, step: int) -> Camera:
+        """Return the camera whose pixel (v, u) looks where this one's pixel (v * step, u * step) does."""
+        height, width = self.size_hw
+        cx, cy = (self.cx - 0.5) / step + 0.5, (self.cy - 0.5) / step + 0.5
+        return Camera(self.world_T_camera, self.focal_px / step, cx, cy, (-(-height // step), -(-width // step)))
 
 
 @dataclass(frozen=True)
@@ -94,12 +103,14 @@ class Scene:
         rotation: Matrix | None = None,
         material: Material | None = None,
         casts_shadow: bool = True,
+        *,
+        label: str,
     ) -> None:
-        """Place a mesh: `scale` in its own axes first, then `rotation` (3x3), then `position` (metres)."""
+        """Place a mesh: `scale` in its own axes first, then `rotation` (3x3), then `position` (metres); `label` is a name in `CLASSES`."""
         pose = np.eye(4)
-        pose[:3, :3] = (np.eye(3) if rotation is None else rotation) * np.broadcast_to(scale, 3)
+        pose[:3, :3] = (np.eye(3) if rotation is None else rotation) * np.asarray(scale)
         pose[:3, 3] = position
-        self.instances.append(Instance(mesh, pose, material, casts_shadow))
+        self.instances.append(Instance(mesh, pose, CLASS_IDS[label], material, casts_shadow))
 
 
 def yaw_rotation(yaw: float) -> Matrix:

@@ -1,10 +1,24 @@
-"""GLSL sources of the renderer: surfaces with one sun, lamps and a shadow map; sky; shadow casters."""
+"""GLSL sources of the renderer: surfaces with one sun, lamps and a shadow map; sky; shadow casters and depth previews.
 
-VERTEX = """
+A surface writes linear RGB with its class id as alpha (a half float holds integers up to 2048), and its z-depth.
+"""
+
+ITEM_BLOCK = """
 #version 330
-uniform mat4 world_T_mesh, camera_T_world, clip_T_camera, light_T_world;
-uniform mat3 normal_matrix;
-uniform vec3 mesh_scale;
+layout(std140) uniform Item {
+    mat4 world_T_mesh;
+    mat3 normal_matrix;
+    vec3 mesh_scale;
+    float tiles_per_m;
+    vec3 tint;
+    float gloss, glow, alpha_cutoff, class_id;
+};
+"""
+
+VERTEX = (
+    ITEM_BLOCK
+    + """
+uniform mat4 camera_T_world, clip_T_camera, light_T_world;
 in vec3 in_position, in_normal;
 in vec2 in_uv;
 out vec3 world, normal, local, local_normal, light_clip;
@@ -23,19 +37,25 @@ void main() {
     gl_Position = clip_T_camera * c;
 }
 """
+)
 
-FRAGMENT = """
-#version 330
+FRAGMENT = (
+    ITEM_BLOCK
+    + """
 uniform sampler2D albedo, shadow_map;
-uniform vec3 tint, eye, sun_direction, sun_rgb, ambient_rgb;
+uniform vec3 eye, sun_direction, sun_rgb, ambient_rgb;
 uniform vec3 lamp_position[4], lamp_rgb[4];
 uniform int lamp_count;
-uniform float tiles_per_m, gloss, glow, alpha_cutoff;
 in vec3 world, normal, local, local_normal, light_clip;
 in vec2 uv;
 in float z;
 layout(location = 0) out vec4 rgb;
 layout(location = 1) out float depth;
+
+float sharp(float x) {  // x to the power of 40
+    float x2 = x * x, x4 = x2 * x2, x8 = x4 * x4, x16 = x8 * x8;
+    return x16 * x16 * x8;
+}
 
 float sunlight(vec3 n) {
     vec3 s = light_clip * 0.5 + 0.5;
@@ -65,19 +85,20 @@ void main() {
     float sun = max(dot(n, sun_direction), 0.0);
     if (sun > 0.0) sun *= sunlight(n);
     vec3 light = ambient_rgb * (0.75 + 0.25 * n.z) + sun_rgb * sun;
-    float shine = sun * pow(max(dot(n, normalize(to_eye + sun_direction)), 0.0), 40.0);
+    float shine = sun * sharp(max(dot(n, normalize(to_eye + sun_direction)), 0.0));
     for (int i = 0; i < lamp_count; ++i) {
         vec3 d = lamp_position[i] - world;
         float r2 = dot(d, d) + 0.05;
         vec3 l = d * inversesqrt(r2);
         float k = max(dot(n, l), 0.0) / r2;
         light += lamp_rgb[i] * k;
-        shine += k * pow(max(dot(n, normalize(to_eye + l)), 0.0), 40.0);
+        shine += k * sharp(max(dot(n, normalize(to_eye + l)), 0.0));
     }
-    rgb = vec4(base * (light + glow) + gloss * shine, 1.0);
+    rgb = vec4(base * (light + glow) + gloss * shine, class_id);
     depth = z;
 }
 """
+)
 
 SKY_VERTEX = """
 #version 330
@@ -86,7 +107,7 @@ out vec3 ray;
 void main() {
     vec2 p = vec2(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0);
     ray = vec3(p * ray_scale + ray_offset, 1.0);
-    gl_Position = vec4(p, 0.0, 1.0);
+    gl_Position = vec4(p, 1.0, 1.0);
 }
 """
 
@@ -101,7 +122,7 @@ layout(location = 1) out float depth;
 void main() {
     vec3 d = normalize(world_R_camera * ray);
     vec2 at = vec2((atan(d.y, d.x) + sky_yaw) / 6.2831853, acos(clamp(d.z, -1.0, 1.0)) / 3.1415927);
-    rgb = vec4(pow(textureLod(panorama, at, 0.0).rgb, vec3(2.2)) * gain, 1.0);
+    rgb = vec4(pow(textureLod(panorama, at, 0.0).rgb, vec3(2.2)) * gain, 0.0);
     depth = 0.0;
 }
 """

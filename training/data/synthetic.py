@@ -7,15 +7,19 @@ same images; scene `i` draws from the seed (seed, i) alone, so several processes
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from .indoor import build_corridor, build_room, build_tabletop, build_warehouse
 from .library import Library
 from .outdoor import build_open, build_street
+from .placed import PlacedScene
 from .renderer import RenderedView, Renderer
 from .scene import Camera, Matrix
 from .shards import ShardWriter
@@ -36,6 +40,8 @@ WIDE_HW = (192, 576)
 """Street views come in this shape half of the time: driving cameras are wide, and it has as many pixels as SIZE_HW."""
 VIEWS_PER_SCENE = 4
 TRIES_PER_VIEW = 5
+PREVIEW_STEP = 4
+"""Whether a view is useful is decided on every n-th pixel in both directions."""
 
 
 def choose_kind(rng: np.random.Generator, has_worlds: bool) -> str:
@@ -54,20 +60,23 @@ def draw_camera(rng: np.random.Generator, pose: Matrix, size_hw: tuple[int, int]
     return Camera(pose, width / 2 / np.tan(fov / 2), width * (0.5 + offset[0]), height * (0.5 + offset[1]), size_hw)
 
 
-def is_useful(view: RenderedView, outdoor: bool) -> bool:
-    """Refuse views from inside or close before a surface, of sky alone, of a single bare wall, and black or white ones."""
-    sky = view.sky_mask[::4, ::4]
-    solid = view.depth_m[::4, ::4][~sky]
+def has_useful_depth(depth_m: npt.NDArray[np.float32], outdoor: bool) -> bool:
+    """Refuse views from inside or close before a surface, of sky alone, and of a single bare wall; `depth_m` is a preview."""
+    sky = np.isinf(depth_m)
     # an indoor shell with a hole shows panorama behind a wall; under the open sky only the upper part may be sky
     if sky.mean() > 0.6 or (sky.any() and sky[-sky.shape[0] // 3 :].mean() > 0.05):
         return False
     if not outdoor and sky.mean() > 0.02:
         return False
-    grey = view.rgb[::4, ::4].mean(2)
+    solid = depth_m[~sky]
     near, middle = np.percentile(solid, [2, 50])
-    return bool(
-        near > 0.22 and middle > 0.35 and np.log(solid).std() > (0.04 if middle < 1.5 else 0.15) and 12 < grey.mean() < 243 and grey.std() > 12
-    )
+    return bool(near > 0.22 and middle > 0.35 and np.log(solid).std() > (0.04 if middle < 1.5 else 0.15))
+
+
+def has_contrast(rgb: npt.NDArray[np.uint8]) -> bool:
+    """Refuse black, white and plain images."""
+    grey = rgb[::PREVIEW_STEP, ::PREVIEW_STEP].mean(2)
+    return bool(12 < grey.mean() < 243 and grey.std() > 12)
 
 
 def render_scene(renderer: Renderer, library: Library, seed: int, index: int, kind: str | None = None) -> tuple[str, list[RenderedView]]:
@@ -88,10 +97,14 @@ def render_scene(renderer: Renderer, library: Library, seed: int, index: int, ki
     scene, sample = BUILDERS[kind](library, rng)
     size_hw = WIDE_HW if kind == "street" and rng.random() < 0.5 else SIZE_HW
     views: list[RenderedView] = []
+    placed = PlacedScene(scene, library)
     for _ in range(VIEWS_PER_SCENE * TRIES_PER_VIEW):
         camera = draw_camera(rng, sample(rng), size_hw)
-        view = renderer.render(scene, [camera], [float(np.exp(rng.normal(0.0, 0.35)))])[0]
-        if is_useful(view, scene.outdoor):
+        exposure = float(np.exp(rng.normal(0.0, 0.35)))
+        if not has_useful_depth(renderer.preview_depth(placed, camera.subsampled(PREVIEW_STEP)), scene.outdoor):
+            continue
+        view = renderer.view(placed, camera, exposure)
+        if has_contrast(view.rgb):
             views.append(view)
         if len(views) == VIEWS_PER_SCENE:
             break
@@ -116,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", default="0/1", help="i/n: render every n-th scene, starting with the i-th")
     args = parser.parse_args(argv)
+    # one thread per process: more wait for each other than they win, and --part shares the work better
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # of the software OpenGL
+    cv2.setNumThreads(1)
     part, parts = (int(number) for number in args.part.split("/"))
     writer = ShardWriter(args.out, name=f"seed{args.seed}-part{part}of{parts}")
     scenes = range(part, 1_000_000_000, parts)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .classes import CLASS_IDS
 from .indoor import PoseSampler
 from .library import Library
 from .scene import Instance, Lamp, Material, Matrix, Scene, camera_pose
@@ -35,7 +36,8 @@ def build_world(library: Library, rng: np.random.Generator) -> tuple[Scene, Pose
             continue
         material = _replacement(library, rng, item["file"].lower()) if rng.random() < 0.7 else None
         structural = any(name in item["file"].lower() for name in STRUCTURE)
-        scene.instances.append(Instance(item["file"], np.asarray(item["pose"]), material, not structural))
+        class_id = CLASS_IDS[library.label(item["file"])]
+        scene.instances.append(Instance(item["file"], np.asarray(item["pose"]), class_id, material, not structural))
     low, high = _bounds(library, scene)
     base = 5.0 if "simple_city" in file else max(float(low[2]), 0.0)
     centre = rng.uniform(low, high)
