@@ -140,9 +140,9 @@ def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
 def _assert_same_gradients(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     """Compare after one step, when Adam's first moment is a tenth of the gradient (weights may differ where the gradient is noise)."""
     moments = [name for name in one if name.endswith("exp_avg")]
-    assert moments
+    largest = max(float(one[name].abs().max()) for name in moments)
     for name in moments:
-        torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-6 * float(one[name].abs().max()) + 1e-8, msg=name)
+        torch.testing.assert_close(other[name], one[name], rtol=1e-3, atol=1e-5 * largest, msg=name)
 
 
 def test_accumulated_batches_are_one_large_one(tmp_path: Path) -> None:
