@@ -8,7 +8,7 @@ set -euo pipefail
 out="$1" train="$2" val="$3" unlabelled="$4" evaluation="$5" steps="${6:-600}" seeds="${7:-0 1 2}" jobs="${8:-2}"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p "$out"
-common="--config training/configs/compact.yaml --set data.labelled=[\"shards:$train\"] --set data.validation=[\"shards:$val\"] --set run.validate_every=0 --set run.tensorboard=false"
+common="--config training/configs/compact.yaml --set data.labelled=[\"shards:$train\"] --set data.validation=[\"shards:$val\"] --set run.validate_every=0 --set run.tensorboard=false --set run.threads=1"
 run() { # run MODULE NAME OVERRIDE...; finished runs are left as they are
     local module="$1" name="$2"; shift 2
     [ -e "$out/$name.done" ] && return
@@ -24,7 +24,7 @@ python -m training.make_pseudo_labels "$unlabelled" --teacher "$out/teacher.onnx
 variant() { # variant NAME SEED
     local plain="perturb.jitter_probability=0 perturb.blur_probability=0 perturb.cutmix_probability=0"
     local both="data.labelled_per_batch=8 data.pseudo_per_batch=16 data.pseudo=[\"$out/labels::$unlabelled\"]"
-    local given="$start run.seed=$2 run.steps=$steps run.threads=1"
+    local given="$start run.seed=$2 run.steps=$steps"
     # shellcheck disable=SC2086
     case "$1" in
         A) run train_teacher "A$2" $given data.labelled_per_batch=24 ;;
@@ -43,4 +43,4 @@ wait
 models=("$out"/teacher/checkpoint.safetensors)
 for seed in $seeds; do for name in A B C D; do models+=("$out/$name$seed/checkpoint.safetensors"); done; done
 python -m training.evaluate "${models[@]}" --data "$evaluation" --json "$out/evaluation.json" --table "$out/evaluation.md" >/dev/null
-echo "wrote $out/evaluation.json and $out/evaluation.md"
+python -m training.ablation_table "$out" | tee "$out/ablation.md"
