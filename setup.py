@@ -15,7 +15,10 @@ ROS_FROM_PYPI = [
     "ros-rcl-interfaces",
 ]
 TRAINING = ["torch>=2.4", "onnx", "onnxscript", "safetensors", "pyyaml", "pydantic>=2", "tensorboard", "moderngl", "trimesh", "pillow"]
+# not nvidia-modelopt[onnx]: that brings cupy and an onnxruntime of its own
+QUANTISE = ["nvidia-modelopt>=0.42", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxconverter-common", "onnxslim", "polygraphy", "lief"]
 TEST = [
+    *QUANTISE,
     *["pytest", "hypothesis", "psutil"],
     *["onnx", "h5py", "OpenEXR>=3.3", "scipy", "ray", "transformers>=5.23"],  # for tests of training/
     *["ruff==0.17.*", "mypy==2.4.*", "colcon-common-extensions", "setuptools<80", "wheel"],
@@ -45,6 +48,7 @@ setup(
         "training": TRAINING,
         "datasets": ["h5py", "OpenEXR>=3.3", "scipy"],  # Hypersim, MegaDepth, NYUv2; IRS; splits of NYUv2
         "ray": ["ray"],  # pseudo-labels on a cluster
+        "quantise": QUANTISE,  # export --precision fp16 and int8
         "sky": ["transformers>=5.23"],  # sky masks by SegFormer
     },
     zip_safe=True,
