@@ -126,7 +126,8 @@ def test_validation_is_whole_images_without_chance() -> None:
     given = list(validation_batches(config, MadeUp(12, broken=(0,))))
     assert [name for batch in given for name in batch.names] == ["2", "5", "8", "11"]
     assert given[0].skipped == (("made to fail", "scene 0: made to fail"),)
-    np.testing.assert_array_equal(given[0].label[0].numpy(), unit_range(1 / scene(2)[1]))
+    np.testing.assert_array_equal(given[0].label[0].numpy(), 1 / scene(2)[1])
+    assert not [batch for batch in validation_batches(config, MadeUp(12, "disparity_affine_invariant"))], "no shift, no error of depth"
     assert given[0].label.shape[1:] == SIZE_HW
 
 

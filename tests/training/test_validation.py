@@ -37,6 +37,20 @@ def test_a_relative_network_that_is_right_scores_perfectly_whatever_its_scale_an
     assert panel.shape == (4 * 64, 4 * 96, 3)
 
 
+def test_errors_of_a_relative_network_are_those_of_its_depth() -> None:
+    """Disparity that is 5 % too large for half of the pixels is depth that is wrong by about 2.5 % on average, once aligned."""
+    config = load_config("teacher", None, [COMPACT, "data.sizes_hw=[[64, 96]]", "data.validation_images=1"])
+
+    class Noisy(Knows):
+        def serve(self, image: torch.Tensor) -> torch.Tensor:
+            disparity = 1 / np.minimum(scene(0)[1], 80)[None]
+            disparity[..., ::2] *= 1.05
+            return torch.from_numpy(disparity)
+
+    figures, _ = validate_depth(Noisy([], metric=False), config, MadeUp(1), CPU)
+    assert figures["abs_rel"] == pytest.approx(0.025, abs=0.01)
+
+
 def test_a_metric_network_of_double_scale_is_right_when_aligned_and_wrong_in_metres() -> None:
     config = load_config("metric", None, [COMPACT, "data.sizes_hw=[[64, 96]]", "data.labelled_per_batch=5"])
     factor = 2 * canonical_focal_px(config) / FOCAL_PX

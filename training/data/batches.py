@@ -21,6 +21,7 @@ from .samples import BrokenFileError, DatasetError, LabelledSample
 from .source import Source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RELATIVE = ("teacher", "student")
 MAX_BROKEN = 100
 """So many samples in a row that cannot be used end the run."""
 PREFETCH = 4
@@ -155,7 +156,7 @@ def label_of_stage(sample: LabelledSample, config: TrainingConfig) -> npt.NDArra
         if sample.class_ids is None:
             raise BrokenFileError("image without class ids", sample.name)
         return sample.class_ids
-    if config.stage != "metric":
+    if config.stage in RELATIVE:
         return sample.disparity()
     if sample.kind != "depth_m":
         raise BrokenFileError("label that is not in metres", sample.name)
@@ -176,7 +177,7 @@ def finish_label(sample: Sample, config: TrainingConfig) -> Sample:
     """
     if config.stage == "encoder":
         return replace(sample, label=sample.label.astype(np.int64))
-    if config.stage != "metric":
+    if config.stage in RELATIVE:
         return replace(sample, label=unit_range(sample.label))
     factor = canonical_focal_px(config) / sample.focal_px if config.metric.kind == "depth_canonical_focal" else 1.0
     return replace(sample, label=sample.label.astype(np.float32) * np.float32(factor))
@@ -229,7 +230,10 @@ def batches(maker: BatchMaker, first: int, end: int, workers: int, pin: bool = F
 
 
 def validation_batches(config: TrainingConfig, source: Source) -> Iterator[Batch]:
-    """Yield `validation_images` samples, evenly spread, whole (or the largest window of the training aspect), without any chance."""
+    """Yield `validation_images` samples, evenly spread, whole (or the largest window of the training aspect), without any chance.
+
+    Labels of relative stages are disparity in the label's own unit, not in 0..1: without its shift no error of depth can be told.
+    """
     numbers = np.unique(np.linspace(0, len(source) - 1, min(config.data.validation_images, len(source))).astype(int)).tolist()
     drawn: list[tuple[str, Sample]] = []
     skipped: list[tuple[str, str]] = []
@@ -239,7 +243,9 @@ def validation_batches(config: TrainingConfig, source: Source) -> Iterator[Batch
             focal = np.nan if sample.focal_px is None else sample.focal_px
             whole = Sample(sample.rgb, label_of_stage(sample, config), focal)
             cut = crop_and_resize(whole, config.data.sizes_hw[0], np.random.default_rng(0), min_zoom=1.0)
-            drawn.append((sample.name, finish_label(cut, config)))
+            if config.stage in RELATIVE and sample.kind == "disparity_affine_invariant":
+                raise BrokenFileError("label of unknown shift, of which no error of depth can be told", sample.name)
+            drawn.append((sample.name, cut if config.stage in RELATIVE else finish_label(cut, config)))
         except BrokenFileError as error:
             skipped.append((error.reason, str(error)))
         if drawn and (len(drawn) == config.data.labelled_per_batch or number == numbers[-1]):
