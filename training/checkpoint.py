@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from depth_anything_ros.errors import ConfigError
 
+from .config import TrainingConfig
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
@@ -65,7 +67,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], TrainingRecord]:
             names = file.keys()  # a method of its own: the file is no dict
             return {name: file.get_tensor(name) for name in names}, record
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"'{path}' is no checkpoint of this version of training ({error}); published weights are given by --pretrained or network.initial") from error
+        raise ConfigError(
+            f"'{path}' is no checkpoint of this version of training ({error}); published weights are given by --pretrained or network.initial"
+        ) from error
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -103,9 +107,15 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def origin(files: list[Path]) -> dict[str, Any]:
-    """Describe what a run started from: git revision of this checkout, versions, and SHA-256 of weight files by name."""
-    return {"git": git_revision(), "torch": torch.__version__, "files": {path.name: sha256_of(path) for path in files}}
+def origin(config: TrainingConfig, processes: int) -> dict[str, Any]:
+    """Describe what a run started from: git revision of this checkout, version of torch, processes, and hashes of weight files."""
+    return {"git": git_revision(), "torch": torch.__version__, "processes": processes, "files": weight_files(config)}
+
+
+def weight_files(config: TrainingConfig) -> dict[str, str]:
+    """Return the SHA-256 of the weight files that a configuration names and that are there, by their keys."""
+    named = {f"network.{key}": getattr(config.network, key) for key in ("initial", "frozen_encoder")}
+    return {key: sha256_of(Path(file)) for key, file in named.items() if file and Path(file).is_file()}
 
 
 def git_revision() -> str:

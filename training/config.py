@@ -31,7 +31,7 @@ class NetworkConfig:
         name: `compact` (convolutional, for CPUs) or a Depth Anything network by its DINOv2 encoder.
         version: which encoder blocks a Depth Anything network reads: `v1` or `v2`.
         architecture: values of `DepthAnythingArchitecture.to_dict()`, or of `CompactStudent`, in place of the published ones.
-        initial: checkpoint of this package, or DINOv2 / Depth Anything weights (.pth, .safetensors); empty: random weights.
+        initial: checkpoint of this package, DINOv2's .pth, or Depth Anything weights (.pth, .safetensors); empty: random weights.
         initial_parts: `encoder` alone, which re-initialises the decoder, or `all`.
         frozen_encoder: what the student's features are anchored to: a file as for `initial`; empty: no alignment.
     """
@@ -65,9 +65,9 @@ class DataConfig:
     pseudo: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     validation_images: Count = 256
-    sizes_hw: tuple[tuple[Positive, Positive], ...] = ((192, 256),)
+    sizes_hw: Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=1)] = ((192, 256),)
     labelled_per_batch: Positive = 16
-    pseudo_per_batch: Count = 32
+    pseudo_per_batch: Positive = 32
     min_zoom: Annotated[float, Field(gt=0, le=1)] = 1.0
     camera_effects: bool = False
     workers: Count = 1
@@ -102,7 +102,7 @@ class MetricConfig:
     Attributes:
         kind: `depth_m` (metres of the camera as it is) or `depth_canonical_focal` (metres as seen by a camera of a fixed focal
             length; needs images whose focal length is known).
-        max_depth_m: labels beyond it count as beyond range.
+        max_depth_m: true metres; labels beyond it count as beyond range, and what is predicted beyond it is published as such.
         canonical_focal_px: focal length of the canonical camera at an image height of `canonical_height` pixels.
     """
 
@@ -120,7 +120,7 @@ class OptimiserConfig:
     Attributes:
         learning_rate: of the encoder.
         decoder_factor: the decoder's learning rate is this many times the encoder's.
-        schedule: `linear` or `cosine`, from the learning rate to 0 over all steps.
+        schedule: `linear` (to 0) or `cosine` (to 0.002 of the learning rate), over all steps.
         warmup_steps: linear rise at the start.
         weight_decay: of everything with more than one dimension.
         clip_norm: of the gradient.
@@ -193,7 +193,7 @@ class TrainingConfig:
 
     def differences(self, recorded: dict[str, Any]) -> list[str]:
         """Return the keys, as section.key, in which a recorded configuration differs so that it cannot be continued with this one."""
-        own, other = _flat(self.to_dict()), _flat(recorded)
+        own, other = _flat(self.to_dict()), _flat(config_from_dict(recorded).to_dict())
         return sorted(key for key in own if key not in MAY_CHANGE and own[key] != other.get(key))
 
 
@@ -239,7 +239,10 @@ def load_config(stage: Stage, path: Path | None = None, overrides: list[str] | N
         section, _, key = name.partition(".")
         if not equals or not key or not isinstance(values.setdefault(section, {}), dict):
             raise ConfigError(f"'{override}' is not section.key=value, such as optimiser.learning_rate=1e-4")
-        values[section][key] = yaml.safe_load(text)
+        try:
+            values[section][key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{override}': the value is no YAML ({error})") from error
     return config_from_dict(values)
 
 
@@ -250,4 +253,4 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read configuration '{path}': {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"configuration '{path}' holds no sections")
-    return values
+    return {section: content for section, content in values.items() if content is not None}

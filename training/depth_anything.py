@@ -173,14 +173,21 @@ class DptHead(nn.Module):
         Returns:
             (N, 14 h, 14 w): relative: disparity up to scale and shift, 0 and above; metric: depth in metres, 0 to `max_depth_m`.
         """
+        return self.last(self.fused(taps, grid_hw))
+
+    def fused(self, taps: tuple[Tensor, ...], grid_hw: tuple[int, int]) -> Tensor:
+        """Decode up to the last convolutions, at the image's size: (N, features / 2, 14 h, 14 w)."""
         maps = [self._reassemble(level, tokens, grid_hw) for level, tokens in enumerate(taps)]
         x, skip = maps[3], None
         for level in (3, 2, 1, 0):
             size_hw = maps[level - 1].shape[-2:] if level else [2 * side for side in maps[0].shape[-2:]]
             x = self.scratch.get_submodule(f"refinenet{level + 1}")(x, skip, (size_hw[0], size_hw[1]))
             skip = maps[level - 1]
-        x = resize(self.scratch.output_conv1(x), (PATCH * grid_hw[0], PATCH * grid_hw[1]))
-        x = self.scratch.output_conv2(x)[:, 0]
+        return resize(self.scratch.output_conv1(x), (PATCH * grid_hw[0], PATCH * grid_hw[1]))
+
+    def last(self, fused: Tensor) -> Tensor:
+        """Make the output of what `fused` returned; half precision would leave it a few levels."""
+        x = self.scratch.output_conv2(fused)[:, 0]
         return functional.relu(x) if self.max_depth_m is None else torch.sigmoid(x) * self.max_depth_m
 
     def _reassemble(self, level: int, tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:

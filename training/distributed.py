@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import nn
 
 from depth_anything_ros.errors import ConfigError
+
+VALIDATION_MAX = timedelta(hours=2)
+"""How long processes wait for each other: one of them validates and saves while the others wait."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def this_process(device: str) -> Iterator[Process]:
     if device == "cuda" and local >= torch.cuda.device_count():
         raise ConfigError(f"run.device is cuda, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices, not {local + 1}")
     if world > 1:
-        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=VALIDATION_MAX)
     if device == "cuda":
         torch.cuda.set_device(local)
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,17 @@ from tqdm import tqdm
 
 from depth_anything_ros.errors import ConfigError
 
-from .checkpoint import TrainingRecord, load_optimiser, load_weights, origin, read_checkpoint, save_checkpoint, write_json
+from .checkpoint import (
+    TrainingRecord,
+    git_revision,
+    load_optimiser,
+    load_weights,
+    origin,
+    read_checkpoint,
+    save_checkpoint,
+    weight_files,
+    write_json,
+)  # fmt: skip
 from .config import TrainingConfig
 from .data.batches import Batch, BatchMaker, batches
 from .data.classes import CLASSES
@@ -28,6 +40,7 @@ from .optimisation import make_optimiser, schedule_factor, set_learning_rates, u
 from .validation import validate_depth, validate_semantics
 from .watch import Watch
 
+_log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.safetensors"
 BAD_BATCH = "not_a_number.safetensors"
 
@@ -51,16 +64,14 @@ class Training:
         torch.manual_seed(config.run.seed)
         self.labelled, self.pseudo = open_labelled(config.data.labelled), open_pseudo(config.data.pseudo)
         self._validation = open_labelled(config.data.validation) if config.data.validation else None
-        self._build()
+        sources = {"labelled": self.labelled, "pseudo": self.pseudo, "validation": self._validation}
+        self._data = {role: source.manifest() if source else None for role, source in sources.items()}
         self.step, self.minutes, self.validation, self.skipped = 0, 0.0, dict[str, float](), Counter[str]()
-        self._data = {"labelled": self.labelled.manifest(), "pseudo": self.pseudo.manifest() if self.pseudo else None}
-        self._data["validation"] = self._validation.manifest() if self._validation else None
-        self._origin = origin([Path(file) for file in (config.network.initial, config.network.frozen_encoder) if file])
-        self.out.mkdir(parents=True, exist_ok=True)
+        self._build(resumes=self.checkpoint.exists())
         if self.checkpoint.exists():
             self._resume()
-        if self.process.writes:
-            write_json(self.out / "config.json", config.to_dict())
+        else:
+            self._origin = origin(config, self.process.world)
 
     @property
     def checkpoint(self) -> Path:
@@ -74,32 +85,43 @@ class Training:
             NotANumber: the loss is not finite.
         """
         run, accumulate = self.config.run, self.config.optimiser.accumulate
-        watch = Watch(self.out, self.step, run.tensorboard) if self.process.writes else None
+        if self.step == run.steps:  # a finished run is left as it is, to the byte
+            return self.validation
+        watch = self._open_folder() if self.process.writes else None
         maker = BatchMaker(self.config, self.labelled, self.pseudo, self.process.rank, self.process.world)
         coming = batches(maker, self.step * accumulate, run.steps * accumulate, self.config.data.workers, self.process.device.type == "cuda")
         bar = tqdm(initial=self.step, total=run.steps, unit="step", mininterval=2, disable=None if self.process.writes else True)
         tally = _Tally()
-        while self.step < run.steps and not self.stop:
-            started = time.monotonic()
-            given = [next(coming) for _ in range(accumulate)]
-            waited_s = time.monotonic() - started
-            tally.add(self.train_step(given), sum(len(batch.names) for batch in given), waited_s, time.monotonic() - started)
-            self.minutes += (time.monotonic() - started) / 60
-            bar.update()
-            if watch and (self._due(run.log_every) or self.step == run.steps):
-                watch.log(self.step, "train", {**tally.flush(), "minutes": round(self.minutes, 3), "skipped": self.skipped.total()})
-            if self._due(run.validate_every) and self.step < run.steps:
-                self.validate(watch)
-            if self._due(run.save_every) and self.step < run.steps:
-                self.save()
-        if not self.stop:
-            self.validate(watch)
+        with closing(coming), bar:
+            while self.step < run.steps and not self.stop:
+                started = time.monotonic()
+                given = [next(coming) for _ in range(accumulate)]
+                waited_s = time.monotonic() - started
+                tally.add(self.train_step(given), sum(len(batch.names) for batch in given), waited_s, time.monotonic() - started)
+                self.minutes += (time.monotonic() - started) / 60
+                bar.update()
+                if watch and (self._due(run.log_every) or self.step == run.steps):
+                    watch.log(self.step, "train", {**tally.flush(), "minutes": round(self.minutes, 3), "skipped": dict(self.skipped)})
+                if self._due(run.validate_every) or self.step == run.steps:
+                    self.validate(watch)
+                if self._due(run.save_every) and self.step < run.steps:
+                    self.save()
         self.save()
-        bar.close()
         if watch:
             watch.close()
         self.process.wait()
         return self.validation
+
+    def _open_folder(self) -> Watch:
+        """Make the run's folder, clear what a killed run left, and open the log."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run.out: cannot make the folder '{self.out}': {error}") from error
+        for left in self.out.glob("checkpoint.*.tmp"):
+            left.unlink()
+        write_json(self.out / "config.json", self.config.to_dict())
+        return Watch(self.out, self.step, self.config.run.tensorboard)
 
     def train_step(self, given: list[Batch]) -> dict[str, float]:
         """Do one optimiser step over the batches that it accumulates; return the mean losses.
@@ -113,11 +135,13 @@ class Training:
         self._optimiser.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for number, batch in enumerate(given, 1):
-            self.skipped.update(reason for reason, _ in batch.skipped)
+            self._count_skipped(batch)
             losses = self._backward(batch, 1 / len(given), last=number == len(given))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(given)
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.config.optimiser.clip_norm)
+        if not torch.isfinite(norm):
+            raise NotANumber(self._keep(given[-1], {"gradient_norm": norm}))
         self._optimiser.step()
         self.step += 1
         if self._average is not None:
@@ -144,10 +168,10 @@ class Training:
             record = TrainingRecord(self.step, round(self.minutes, 4), self.config.to_dict(), self._data, self._origin, self.validation)
             save_checkpoint(self.checkpoint, self._model, self._average, self._optimiser, record)
 
-    def _build(self) -> None:
+    def _build(self, resumes: bool) -> None:
         config, device = self.config, self.process.device
         network = build_network(config)
-        if config.network.initial:
+        if config.network.initial and not resumes:
             load_initial(network, Path(config.network.initial), config.network.initial_parts)
         for height, width in config.data.sizes_hw:
             if height % network.size_multiple or width % network.size_multiple:
@@ -170,11 +194,11 @@ class Training:
     def _backward(self, batch: Batch, weight: float, last: bool) -> Losses:
         """Compute the losses of one batch and add its gradients; processes exchange them with the last batch of a step only."""
         batch = batch.map(lambda tensor: tensor.to(self.process.device, non_blocking=True))
-        with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.run.precision == "bf16"):
-            losses = self._objective(self._called, batch)
-        if not torch.isfinite(losses["total"]):
-            raise NotANumber(self._keep(batch, losses))
         with nullcontext() if last or self.process.world == 1 else self._wrapped.no_sync():
+            with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.config.run.precision == "bf16"):
+                losses = self._objective(self._called, batch)
+            if not torch.isfinite(losses["total"]):
+                raise NotANumber(self._keep(batch, losses))
             (losses["total"] * weight).backward()
         return {name: value.detach() for name, value in losses.items()}
 
@@ -186,15 +210,33 @@ class Training:
         return f"losses at step {self.step}: {shown}; the batch is in '{path}', the last checkpoint is good: lower the learning rate or mend the data"
 
     def _resume(self) -> None:
+        """Take over the checkpoint.
+
+        Raises:
+            ConfigError: it is of another configuration, other data, other weight files or another number of processes.
+        """
         tensors, record = read_checkpoint(self.checkpoint)
         other = self.config.differences(record.config)
+        other += [f"data.{role}'s content" for role, manifest in self._data.items() if json.loads(json.dumps(manifest)) != record.data[role]]
+        other += [f"{key}'s content" for key, digest in weight_files(self.config).items() if digest != record.origin["files"].get(key)]
+        if record.origin["processes"] != self.process.world:
+            other.append(f"the number of processes ({record.origin['processes']}, now {self.process.world})")
         if other:
             raise ConfigError(f"'{self.out}' holds a run with other values of {', '.join(other)}; choose another run.out, or the same values")
         load_weights(self._model, tensors, "model")
         if self._average is not None:
             load_weights(self._average, tensors, "average")
         load_optimiser(self._optimiser, tensors)
-        self.step, self.minutes, self.validation = record.step, record.minutes, record.validation
+        self.step, self.minutes, self.validation, self._origin = record.step, record.minutes, record.validation, record.origin
+        if self.step < self.config.run.steps:
+            self._origin["resumed_by"] = [*self._origin.get("resumed_by", []), git_revision()]
+
+    def _count_skipped(self, batch: Batch) -> None:
+        """Count by reason what could not be read; the first of each reason is shown."""
+        for reason, message in batch.skipped:
+            if not self.skipped[reason]:
+                _log.warning("skipped %s; more with this reason are counted in the log only", message)
+            self.skipped[reason] += 1
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0

@@ -94,12 +94,12 @@ def gradient_matching_loss(prediction: Tensor, target: Tensor, mask: Tensor, sca
     return total / scales
 
 
-def beyond_range_loss(log_depth: Tensor, log_at_least: float, mask: Tensor) -> Tensor:
+def beyond_range_loss(log_depth: Tensor, log_at_least: Tensor | float, mask: Tensor) -> Tensor:
     """Punish what is predicted nearer than `log_at_least` in the sky and beyond the range; farther is right.
 
     Args:
         log_depth: (N, H, W) predicted log metres.
-        log_at_least: log of the canonical depth that counts as far enough.
+        log_at_least: log of the depth that counts as far enough; a number, or one of a shape that goes with (N, H, W).
         mask: (N, H, W) bool, True = sky or beyond range.
     """
     return _mean_over_images(_masked_mean((log_at_least - log_depth).clamp(min=0), mask), mask)

@@ -138,21 +138,25 @@ class CompactStudent(nn.Module):
         sixteenth = self.down16(eighth)
         return half, quarter, eighth, sixteenth, self.context(self.down32(sixteenth))
 
-    def decode(self, features: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        """Predict the logarithm of depth from what `features` returned.
-
-        Returns:
-            (N, h, w) log metres of the canonical camera, unbounded; the training losses need gradients outside the range.
-        """
+    def fused(self, features: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Decode what `features` returned up to the head: (N, C, h / 2, w / 2)."""
         half, quarter, eighth, sixteenth, coarse = features
         x = self.lateral[3](coarse)
         for level, skip in ((2, sixteenth), (1, eighth), (0, quarter)):
             x = self.fuse[level](_double(x) + self.lateral[level](skip))
-        return _double(self.head(_double(self.narrow(x)) + half))[:, 0]
+        return _double(self.narrow(x)) + half
+
+    def last(self, fused: Tensor) -> Tensor:
+        """Predict from what `fused` returned; half precision would leave the output a few levels.
+
+        Returns:
+            (N, h, w) log metres of the canonical camera, unbounded; the training losses need gradients outside the range.
+        """
+        return _double(self.head(fused))[:, 0]
 
     def log_depth(self, image: Tensor) -> Tensor:
-        """(N, 3, h, w) normalised RGB -> (N, h, w) log metres; see `decode`."""
-        return self.decode(self.features(image))
+        """(N, 3, h, w) normalised RGB -> (N, h, w) log metres; see `last`."""
+        return self.last(self.fused(self.features(image)))
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, h, w) normalised RGB -> (N, h, w) metres of depth as the canonical camera sees it, within the range."""

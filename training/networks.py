@@ -15,9 +15,9 @@ from depth_anything_ros.errors import ConfigError
 from .checkpoint import TrainingRecord, is_checkpoint, read_checkpoint, served_weights
 from .config import NetworkConfig, TrainingConfig, config_from_dict
 from .depth_anything import DepthAnything, DepthAnythingArchitecture, published_architecture
-from .encoder import PATCH
+from .encoder import PATCH, patch_grid
 from .model import ENCODER_PARTS, MAX_DEPTH_M, MIN_DEPTH_M, SIZE_MULTIPLE, CompactStudent
-from .weights import read_weights
+from .weights import WeightsError, architecture_of_file, read_weights
 
 LEAST_DEPTH_M = 1e-3
 ALIVE = 1.0
@@ -95,7 +95,9 @@ class CompactNetwork(Network):
     def forward(self, image: Tensor) -> Prediction:
         """See `Network.forward`."""
         features = self.net.features(image)
-        log_depth = self.net.decode(features).float()
+        fused = self.net.fused(features)
+        with torch.autocast(image.device.type, enabled=False):
+            log_depth = self.net.last(fused.float())
         values = log_depth if self.max_depth_m else torch.exp(-log_depth.clamp(min=MIN_LOG_DEPTH))
         return Prediction(values, features[-1].flatten(2).transpose(1, 2))
 
@@ -134,8 +136,9 @@ class DepthAnythingNetwork(Network):
     def forward(self, image: Tensor) -> Prediction:
         """See `Network.forward`."""
         taps = self.net.pretrained(image, self.net.architecture.taps)
-        height, width = image.shape[-2:]
-        values = self.net.depth_head(taps, (height // PATCH, width // PATCH)).float()
+        fused = self.net.depth_head.fused(taps, patch_grid(image.shape[-2:]))
+        with torch.autocast(image.device.type, enabled=False):
+            values = self.net.depth_head.last(fused.float())
         return Prediction(values if self.max_depth_m is None else torch.log(values.clamp(min=LEAST_DEPTH_M)), taps[-1])
 
     def serve(self, image: Tensor) -> Tensor:
@@ -170,7 +173,7 @@ def build_network(config: TrainingConfig) -> Network:
     if config.network.name == "compact":
         try:
             return CompactNetwork(config.network.architecture, metric)
-        except TypeError as error:
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise ConfigError(f"network.architecture: {error}") from error
     return DepthAnythingNetwork(_architecture(config.network, config.metric.max_depth_m if metric else None))
 
@@ -178,9 +181,14 @@ def build_network(config: TrainingConfig) -> Network:
 def _architecture(config: NetworkConfig, max_depth_m: float | None) -> DepthAnythingArchitecture:
     try:
         published = published_architecture(config.name, config.version, max_depth_m).to_dict() if not config.architecture else {}
-        return DepthAnythingArchitecture.from_dict({**published, **config.architecture, "max_depth_m": max_depth_m})
+        built = DepthAnythingArchitecture.from_dict({**published, **config.architecture, "max_depth_m": max_depth_m})
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"network.architecture: {error}") from error
+    if built.taps[-1] != built.encoder.blocks - 1:
+        raise ConfigError(
+            f"network.architecture: taps {built.taps} leave out the last block, which would never learn; end with {built.encoder.blocks - 1}"
+        )
+    return built
 
 
 def load_initial(network: Network, path: Path, parts: str) -> int:
@@ -205,8 +213,27 @@ def load_initial(network: Network, path: Path, parts: str) -> int:
     other = [f"'{name}' {tuple(given[name].shape)}, not {tuple(own[name].shape)}" for name in sorted(wanted) if given[name].shape != own[name].shape]
     if other:
         raise ConfigError(f"'{path}' is of another size: {other[0]}")
+    if parts == "all" and isinstance(network, DepthAnythingNetwork):
+        _check_taps(path, network.net.architecture.taps)
     network.load_state_dict({name: given[name] for name in wanted}, strict=False)
     return len(wanted)
+
+
+def _check_taps(path: Path, taps: tuple[int, ...]) -> None:
+    """Refuse weights whose decoder reads other blocks: V1 and V2 files hold the same names and shapes."""
+    try:
+        if is_checkpoint(path):
+            config = config_from_dict(read_checkpoint(path)[1].config)
+            stated = _architecture(config.network, None).taps
+        else:
+            stated = architecture_of_file(path).taps
+    except WeightsError as error:
+        reason = "neither its name nor a config.json says which blocks its decoder reads, V1's or V2's"
+        raise ConfigError(f"'{path}': {reason}; give it its official name, or start from the encoder alone") from error
+    if stated != taps:
+        raise ConfigError(
+            f"the decoder in '{path}' reads the blocks {stated}, this network's {taps}: set network.version, or start from the encoder alone"
+        )
 
 
 def weights_of_file(path: Path) -> dict[str, Tensor]:

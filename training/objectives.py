@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -49,8 +48,9 @@ class RelativeObjective:
                 values[count:], target, target[partner], known, known[partner], batch.pseudo.own_region, self._loss.trim
             )
             if self._frozen is not None:
+                seen = batch.image[count:] if batch.pseudo.frozen_image is None else batch.pseudo.frozen_image
                 with torch.no_grad():
-                    frozen_tokens = self._frozen.tokens(batch.pseudo.frozen_image)
+                    frozen_tokens = self._frozen.tokens(seen)
                 losses["features"] = feature_alignment_loss(tokens[count:], frozen_tokens, self._loss.margin)
         return {**losses, "total": torch.stack(list(losses.values())).mean()}
 
@@ -69,12 +69,11 @@ class MetricObjective:
     def __init__(self, config: TrainingConfig) -> None:
         """Take the weights."""
         self._loss = config.loss
-        self._far_m = config.metric.max_depth_m
 
     def __call__(self, network: Callable[[Tensor], Prediction], batch: Batch) -> Losses:
         """See `Objective`."""
         log_depth, label = network(batch.image).values, batch.label
-        far = label >= self._far_m
+        far = torch.isinf(label)
         near = (label > 0) & ~far
         log_target = torch.log(torch.where(near, label, 1.0))
         losses = {"silog": silog_loss(log_depth, log_target, near)}
@@ -87,7 +86,7 @@ class MetricObjective:
             losses["gradient"] = gradient_matching_loss(log_depth, log_target, near)
             total = total + self._loss.metric_gradient * losses["gradient"]
         if self._loss.beyond:
-            losses["beyond"] = beyond_range_loss(log_depth, math.log(self._far_m), far)
+            losses["beyond"] = beyond_range_loss(log_depth, torch.log(batch.far_m)[:, None, None], far)
             total = total + self._loss.beyond * losses["beyond"]
         return {**losses, "total": total}
 

@@ -45,8 +45,11 @@ def main(argv: list[str] | None = None) -> int:
         counts, skipped, written = Counter[str](), Counter[str](), list[Path]()
         args.output.mkdir(parents=True, exist_ok=True)
         images = iter(tqdm(_all_images(args, counts, skipped), unit="image", disable=None))
+        _check(args)
         while written_now := _write_shard(args.output / f"images-{len(written):06d}.tar", islice(images, args.images_per_shard), args.max_side):
             written.append(written_now)
+        if not written:
+            raise DatasetError(f"not one image could be read ({skipped.total()} broken files)")
     except (DepthAnythingError, OSError) as error:
         print(f"pack_images: {error}", file=sys.stderr)
         return 2
@@ -56,12 +59,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything is read."""
+    if min(args.every, args.images_per_shard, args.max_side, args.limit or 1) < 1:
+        raise DatasetError("--every, --images-per-shard, --max-side and --limit must be at least 1")
+    for path in args.inputs:
+        _open(path, args.every)
+
+
 def _all_images(args: argparse.Namespace, counts: Counter[str], skipped: Counter[str]) -> Iterator[KeyedImage]:
     """Yield the images of all inputs, their keys begun with the input's number, and count them."""
     for number, path in enumerate(args.inputs):
         for source in _open(path, args.every):
             for key, rgb in islice(source, args.limit):
-                counts[path.name] += 1
+                counts[f"{number}: {path.name}"] += 1
                 yield f"{number}/{key}", rgb
             skipped.update(source.skipped.counts if isinstance(source, UnlabelledSource) else {})
 
@@ -124,8 +135,8 @@ def _write_shard(path: Path, images: Iterator[KeyedImage], max_side: int) -> Pat
 
 
 def _member(key: str) -> str:
-    """Return a WebDataset key: it ends at the first dot of the name, so there are no dots in it."""
-    return key.replace(".", "_")
+    """Return a WebDataset key: it ends at the first dot of the name, so a dot becomes ',' and what could be taken for one ',,'."""
+    return key.replace(",", ",,").replace(".", ",")
 
 
 def _jpeg(rgb: np.ndarray, max_side: int) -> bytes:

@@ -25,6 +25,7 @@ while [ $# -gt 0 ]; do
     name="${1#--}"; printf -v "$name" %s "$2"; shift 2
 done
 [ -n "$images" ] && [ -n "$steps" ] || { usage >&2; exit 2; }
+[ "$images" -ge 16 ] || { echo "--images must be at least 16: an eighth of them is for validation" >&2; exit 2; }
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 for name in out assets unlabelled evaluation; do  # paths are meant from where the user is
     [ -z "${!name}" ] || printf -v "$name" %s "$(realpath -m "${!name}")"
@@ -36,6 +37,15 @@ if ! python -c 'import torch, pydantic, moderngl, onnx' 2>/dev/null; then
 fi
 cd "$root"
 mkdir -p "$out"
+asked="images $images, assets '$assets', unlabelled '$unlabelled'"
+if [ -e "$out/asked.txt" ] && [ "$(cat "$out/asked.txt")" != "$asked" ]; then
+    echo "'$out' holds results of $(cat "$out/asked.txt"), not of $asked; choose another --out" >&2
+    exit 2
+fi
+echo "$asked" >"$out/asked.txt"
+export_model() { # export_model CHECKPOINT ONNX, unless it is there and newer
+    [ "$2" -nt "$1" ] || python -m training.export "$1" --out "$2"
+}
 stage() { # stage NAME OVERRIDE...: train in $out/NAME
     local name="$1" module="$2" overrides=() override; shift 2
     for override in "run.out=$out/$name" "run.steps=$steps" "data.labelled=[\"shards:$out/train\"]" "data.validation=[\"shards:$out/val\"]" "$@"; do
@@ -61,13 +71,13 @@ say "pack unlabelled images"
 [ -e "$out/unlabelled/manifest.json" ] || python -m training.pack_images "${unlabelled:-$out/unlabelled_rendered}" --output "$out/unlabelled" --images-per-shard 200
 stage encoder train_encoder
 stage teacher train_teacher "network.initial=$encoder"
-python -m training.export "$teacher" --out "$out/teacher.onnx"
+export_model "$teacher" "$out/teacher.onnx"
 say "pseudo-labels"
 python -m training.make_pseudo_labels "$out/unlabelled" --teacher "$out/teacher.onnx" --output "$out/labels" --label-size network --workers 2
 stage student train_student "network.initial=$encoder" "network.frozen_encoder=$encoder" "data.pseudo=[\"$out/labels::$out/unlabelled\"]"
-python -m training.export "$student" --out "$out/student_relative.onnx"
+export_model "$student" "$out/student_relative.onnx"
 stage metric finetune_metric "network.initial=$student" "network.initial_parts=all" "optimiser.learning_rate=5.0e-4"
-python -m training.export "$out/metric/checkpoint.safetensors" --out "$out/student_metric.onnx"
+export_model "$out/metric/checkpoint.safetensors" "$out/student_metric.onnx"
 say "the node's pipeline on the exported students"
 picture="$out/picture.jpg"
 python - "$out/val" "$picture" <<'PYTHON'

@@ -29,7 +29,7 @@ def validate_depth(network: Network, config: TrainingConfig, source: Source, dev
         served = network.serve(batch.image.to(device)).double().cpu().numpy()
         disparity = 1 / served if network.max_depth_m else served
         label = batch.label.double().numpy()
-        label_disparity = np.where(label >= config.metric.max_depth_m, 0.0, 1 / label) if config.stage == "metric" else label
+        label_disparity = 1 / label if config.stage == "metric" else label  # 1 / Inf: the sky is at 0
         for one, truth in zip(disparity, label_disparity, strict=True):
             rows += [_errors(one, truth, metric=config.stage == "metric")] if (truth > 0).sum() >= MIN_PIXELS else []
         panel = depth_panel(batch, disparity, label_disparity) if panel is None else panel

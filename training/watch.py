@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ class Watch:
             ConfigError: TensorBoard is wanted and not installed.
         """
         self._out = out
-        lines = (out / LOG).read_text().splitlines(keepends=True) if (out / LOG).exists() else []
-        (out / LOG).write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+        temporary = out / f".{LOG}.tmp"
+        temporary.write_text("".join(_lines_until(out / LOG, step)))
+        temporary.replace(out / LOG)
         self._board = _summary_writer(out / "tensorboard", step) if tensorboard else None
 
     def log(self, step: int, group: str, values: dict[str, Any]) -> None:
@@ -56,6 +58,16 @@ class Watch:
         """Write what is left."""
         if self._board:
             self._board.close()
+
+
+def _lines_until(path: Path, step: int) -> Iterator[str]:
+    """Yield the lines of a log up to a step; half a line at the end, of a run that was killed or a full disk, is dropped."""
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        try:
+            if json.loads(line)["step"] <= step:
+                yield line
+        except ValueError:
+            continue
 
 
 def _summary_writer(folder: Path, step: int) -> SummaryWriter:

@@ -76,7 +76,18 @@ def test_metric_labels_are_metres_of_the_camera_or_of_the_canonical_one(kind: st
     batch = BatchMaker(config, MadeUp(), None).batch(0)
     for label, name in zip(batch.label.numpy(), batch.names):
         depth = scene(int(name.split("/")[1]))[1] * np.float32(factor)
+        assert float(batch.far_m[0]) == pytest.approx(80 * factor)
         assert np.allclose(label, depth) or np.allclose(label, depth[:, ::-1])
+
+
+@pytest.mark.parametrize("focal_px", [20.0, 40.0, 80.0])
+def test_beyond_range_is_decided_in_true_metres(focal_px: float) -> None:
+    config = _config("metric", "data.sizes_hw=[[64, 96]]", "data.min_zoom=1", "metric.max_depth_m=10")
+    batch = BatchMaker(config, MadeUp(12, focal_px=focal_px), None).batch(0)
+    for label, name in zip(batch.label.numpy(), batch.names):
+        far = scene(int(name.split("/")[1]))[1] >= 10
+        assert np.array_equal(np.isinf(label), far) or np.array_equal(np.isinf(label), far[:, ::-1])
+        assert label[np.isfinite(label)].max() < float(batch.far_m[0])
 
 
 def test_a_zoom_brings_the_canonical_camera_nearer_and_keeps_metres() -> None:
@@ -104,6 +115,13 @@ def test_the_student_sees_perturbed_images_and_the_labels_stay_those_of_the_clea
     assert torch.equal(plain.pseudo.disparity, strong.pseudo.disparity)
 
 
+def test_the_frozen_encoder_sees_the_students_image_unless_told_otherwise() -> None:
+    pseudo = MadeUp(20, "disparity_affine_invariant")
+    assert BatchMaker(_config("student"), MadeUp(), pseudo).batch(0).pseudo.frozen_image is None
+    clean = BatchMaker(_config("student", "perturb.frozen_input=clean_mixed"), MadeUp(), pseudo).batch(0).pseudo.frozen_image
+    assert clean.shape == (4, 3, *BatchMaker(_config("student"), MadeUp(), pseudo).batch(0).image.shape[2:])
+
+
 def test_broken_samples_are_replaced_and_named() -> None:
     batch_list = [BatchMaker(_config("teacher"), MadeUp(12, broken=(3, 7)), None).batch(number) for number in range(6)]
     skipped = [item for batch in batch_list for item in batch.skipped]
@@ -117,6 +135,8 @@ def test_when_nothing_can_be_used_the_run_ends_and_says_why() -> None:
     maker = BatchMaker(_config("metric"), MadeUp(12, focal_px=None), None)
     with pytest.raises(DatasetError, match=f"{MAX_BROKEN} samples in a row cannot be used; the last: .*image of unknown focal length"):
         maker.batch(0)
+    with pytest.raises(DatasetError, match=f"^{MAX_BROKEN} samples in a row"):
+        next(batches(maker, 0, 2, workers=1))  # as the user would see it from the loop alone, not as a worker's traceback
     with pytest.raises(DatasetError, match="label that is not in metres"):
         BatchMaker(_config("metric"), MadeUp(12, "disparity_affine_invariant"), None).batch(0)
 
@@ -127,7 +147,7 @@ def test_validation_is_whole_images_without_chance() -> None:
     assert [name for batch in given for name in batch.names] == ["2", "5", "8", "11"]
     assert given[0].skipped == (("made to fail", "scene 0: made to fail"),)
     np.testing.assert_array_equal(given[0].label[0].numpy(), 1 / scene(2)[1])
-    assert not [batch for batch in validation_batches(config, MadeUp(12, "disparity_affine_invariant"))], "no shift, no error of depth"
+    assert not list(validation_batches(config, MadeUp(12, "disparity_affine_invariant"))), "no shift, no error of depth"
     assert given[0].label.shape[1:] == SIZE_HW
 
 

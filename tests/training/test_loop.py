@@ -36,11 +36,15 @@ def made_up_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "open_pseudo", lambda texts: MadeUp(20, "disparity_affine_invariant") if texts else None)
 
 
-def _training(stage: str, out: Path, *overrides: str) -> Training:
+def _overrides(stage: str, out: Path, *overrides: str) -> list[str]:
     pseudo = ["data.pseudo=[made::up]"] if stage == "student" else []
     common = ["data.sizes_hw=[[64, 96]]", "data.labelled_per_batch=4", "data.pseudo_per_batch=4", "data.workers=0", "data.validation=[made-up]"]
     rates = ["optimiser.learning_rate=2e-3", "optimiser.decoder_factor=1", "run.threads=1", "run.tensorboard=false", "run.validate_every=0"]
-    return Training(load_config(stage, None, [COMPACT, *common, *rates, *pseudo, f"run.out={out}", "run.steps=6", *overrides]))
+    return [COMPACT, *common, *rates, *pseudo, f"run.out={out}", "run.steps=6", *overrides]
+
+
+def _training(stage: str, out: Path, *overrides: str) -> Training:
+    return Training(load_config(stage, None, _overrides(stage, out, *overrides)))
 
 
 def _tensors(training: Training) -> dict[str, torch.Tensor]:
@@ -132,6 +136,75 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_batch(tmp_path:
     assert all(torch.equal(value, before[name]) for name, value in training._model.state_dict().items() if name in parameters)
 
 
+def test_a_gradient_that_is_not_a_number_reaches_neither_weights_nor_checkpoint(tmp_path: Path) -> None:
+    training = _training("teacher", tmp_path)
+    next(training._model.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(NotANumber, match="losses at step 0: gradient_norm nan"):
+        training.train_step([loop.BatchMaker(training.config, MadeUp(12), None).batch(0)])
+    assert all(torch.isfinite(parameter).all() for parameter in training._model.parameters())
+
+
+def test_a_finished_run_is_left_as_it_is_to_the_byte(tmp_path: Path, monkeypatch) -> None:
+    _training("teacher", tmp_path).run()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("training.checkpoint.git_revision", lambda: "another")
+    _training("teacher", tmp_path).run()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_a_run_started_from_is_kept_by_role_and_a_resumed_run_adds_to_it(tmp_path: Path, monkeypatch) -> None:
+    for name in ("one", "two"):
+        _training("teacher", tmp_path / name, f"run.seed={len(name) + ord(name[0])}").run()
+    files = [f"network.{key}={tmp_path / name / 'checkpoint.safetensors'}" for key, name in (("initial", "one"), ("frozen_encoder", "two"))]
+    started = _training("student", tmp_path / "s", *files)
+    started.out.mkdir()
+    started.save()  # a run of no steps yet
+    assert len(set(started._origin["files"].values())) == 2
+    (tmp_path / "one" / "checkpoint.safetensors").unlink()
+    monkeypatch.setattr(loop, "git_revision", lambda: "later")
+    resumed = _training("student", tmp_path / "s", *files)
+    assert resumed._origin == {**started._origin, "resumed_by": ["later"]}
+    (tmp_path / "two" / "checkpoint.safetensors").write_bytes((tmp_path / "s" / "checkpoint.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match="network.frozen_encoder's content"):
+        _training("student", tmp_path / "s", *files)
+
+
+def test_other_data_or_processes_are_refused(tmp_path: Path, monkeypatch) -> None:
+    tmp_path.joinpath("run").mkdir()
+    _training("teacher", tmp_path / "run").save()
+    monkeypatch.setattr(loop, "open_labelled", lambda texts: MadeUp(8))
+    with pytest.raises(ConfigError, match="other values of data.labelled's content, data.validation's content"):
+        _training("teacher", tmp_path / "run")
+    monkeypatch.setattr(loop, "open_labelled", lambda texts: MadeUp(12))
+    two = loop.Process(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(loop.Process, "wrap", lambda self, model: model)
+    with pytest.raises(ConfigError, match=r"the number of processes \(1, now 2\)"):
+        Training(load_config("teacher", None, _overrides("teacher", tmp_path / "run")), two)
+
+
+def test_half_a_line_in_the_log_does_not_stop_a_resumed_run(tmp_path: Path) -> None:
+    training = _training("teacher", tmp_path, "run.log_every=1")
+    training.run()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 7, "gro')
+    loop.Watch(tmp_path, 6, tensorboard=False).close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6, 6]
+
+
+def test_why_samples_were_skipped_is_in_the_log(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(loop, "open_labelled", lambda texts: MadeUp(12, broken=(1, 2)))
+    _training("teacher", tmp_path, "run.log_every=6").run()
+    line = next(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines() if "skipped" in line)
+    assert line["skipped"]["made to fail"] >= 4, "two of twelve, seen twice, and replacements that are broken, too"
+    assert caplog.text.count("made to fail; more with this reason") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="run.out: cannot make the folder"):
+        _training("teacher", tmp_path / "file" / "run").run()
+
+
 def test_sizes_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data.sizes_hw has 50x96; this network needs multiples of 32"):
         _training("teacher", tmp_path, "data.sizes_hw=[[50, 96]]")
@@ -196,18 +269,20 @@ def test_two_processes_of_torchrun_are_one_with_twice_the_batch(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_run_that_gets_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_run_that_gets_sigterm_saves_and_the_same_command_goes_on(whole_group: bool, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(TORCHRUN)
     arguments = [COMPACT, "data.sizes_hw=[[64, 96]]", "data.labelled_per_batch=4", "run.tensorboard=false", "run.log_every=1", "run.steps=400"]
     command = [sys.executable, str(tmp_path / "run.py"), *[item for text in [*arguments, f"run.out={tmp_path / 'out'}"] for item in ("--set", text)]]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     log = tmp_path / "out" / "log.jsonl"
     try:
         for _ in range(600):
             if process.poll() is not None or (log.exists() and len(log.read_text().splitlines()) > 3):
                 break
             signal.sigtimedwait([], 0.1)
-        process.send_signal(signal.SIGTERM)
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGTERM)
         assert process.wait(60) == 130, process.stderr.read()[-2000:]
     finally:
         process.kill()

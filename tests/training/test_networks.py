@@ -49,6 +49,18 @@ def test_training_and_serving_say_the_same(kind: str, stage: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stage", ["student", "metric"])
+def test_half_precision_does_not_reach_the_output(kind: str, stage: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(_config(kind, stage)).eval()
+    image = torch.randn(1, 3, 8 * network.size_multiple, 8 * network.size_multiple)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        values = network(image).values
+    assert values.dtype == torch.float32
+    assert len(values.unique()) > 0.1 * values.numel(), "an output in bf16 has a handful of levels"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_everything_that_learns_gets_a_gradient(kind: str) -> None:
     network = build_network(_config(kind))
     side = 2 * network.size_multiple
@@ -101,6 +113,18 @@ def test_official_weights_and_dinov2_alone_initialise_an_encoder(tmp_path: Path)
         load_initial(build_network(_config("vit")), tmp_path / "dinov2.pth", "all")
 
 
+def test_a_decoder_that_reads_other_blocks_is_not_taken_over(tmp_path: Path) -> None:
+    other = load_config("student", None, [VIT[0], VIT[1].replace("[0, 1, 2, 3]", "[0, 1, 3, 4]").replace("blocks: 4", "blocks: 5")])
+    wanted = load_config("student", None, [VIT[0], VIT[1].replace("[0, 1, 2, 3]", "[1, 2, 3, 4]").replace("blocks: 4", "blocks: 5")])
+    path = _save(tmp_path / "c.safetensors", build_network(other), other)
+    with pytest.raises(ConfigError, match=r"reads the blocks \(0, 1, 3, 4\), this network's \(1, 2, 3, 4\)"):
+        load_initial(build_network(wanted), path, "all")
+    load_initial(build_network(wanted), path, "encoder")
+    torch.save(build_network(wanted).net.state_dict(), tmp_path / "mine.pth")
+    with pytest.raises(ConfigError, match="which blocks its decoder reads"):
+        load_initial(build_network(wanted), tmp_path / "mine.pth", "all")
+
+
 def test_open_network_gives_the_served_weights(tmp_path: Path) -> None:
     config, network = _config("compact", "metric"), build_network(_config("compact", "metric"))
     opened, same, record = open_network(_save(tmp_path / "c.safetensors", network, config))
@@ -123,7 +147,16 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         open_network(tmp_path / "broken.safetensors")
 
 
-@pytest.mark.parametrize(("name", "architecture"), [("compact", "{chanels: [1]}"), ("vits", "{taps: [0, 1, 2, 99]}"), ("vits", "{depth: 3}")])
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("compact", "{chanels: [1]}"),
+        ("vits", "{taps: [0, 1, 2, 99]}"),
+        ("vits", "{depth: 3}"),
+        ("compact", "{channels: [1, 2]}"),
+        ("vits", "{encoder: {dim: 16, heads: 2, blocks: 5}, features: 4, out_channels: [4, 4, 4, 4], taps: [0, 1, 2, 3]}"),
+    ],
+)
 def test_an_impossible_architecture_is_refused(name: str, architecture: str) -> None:
     with pytest.raises(ConfigError, match="network.architecture"):
         build_network(load_config("student", None, [f"network.name={name}", f"network.architecture={architecture}"]))

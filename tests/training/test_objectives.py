@@ -22,6 +22,10 @@ def _config(stage: str, *overrides: str) -> TrainingConfig:
     return load_config(stage, None, [*COMPACT, *overrides])
 
 
+def _batch(image: torch.Tensor, label: torch.Tensor, pseudo: PseudoBatch | None, far_m: float = 80.0) -> Batch:
+    return Batch(image, label, torch.full((len(label),), far_m), pseudo, ())
+
+
 def _pseudo(count: int, size_hw: tuple[int, int]) -> PseudoBatch:
     region = torch.ones(count, *size_hw, dtype=torch.bool)
     return PseudoBatch(torch.rand(count, *size_hw), torch.arange(count), region, torch.randn(count, 3, *size_hw))
@@ -29,9 +33,7 @@ def _pseudo(count: int, size_hw: tuple[int, int]) -> PseudoBatch:
 
 def test_the_teacher_minimises_the_affine_invariant_loss_alone() -> None:
     values, label = torch.rand(2, 32, 32), torch.rand(2, 32, 32)
-    losses = RelativeObjective(_config("teacher"))(
-        lambda _: Prediction(values, torch.zeros(2, 1, 4)), Batch(torch.zeros(2, 3, 32, 32), label, None, ())
-    )
+    losses = RelativeObjective(_config("teacher"))(lambda _: Prediction(values, torch.zeros(2, 1, 4)), _batch(torch.zeros(2, 3, 32, 32), label, None))
     assert set(losses) == {"labelled", "total"}
     torch.testing.assert_close(losses["total"], affine_invariant_loss(values, label, torch.ones_like(label, dtype=torch.bool)))
 
@@ -40,7 +42,7 @@ def test_the_student_averages_three_losses_and_each_sees_its_own_images() -> Non
     torch.manual_seed(0)
     config = _config("student")
     frozen = build_network(config).eval()
-    batch = Batch(torch.randn(5, 3, 32, 64), torch.rand(2, 32, 64), _pseudo(3, (32, 64)), ())
+    batch = _batch(torch.randn(5, 3, 32, 64), torch.rand(2, 32, 64), _pseudo(3, (32, 64)))
     perfect = torch.cat([2 * batch.label + 1, batch.pseudo.disparity])
     tokens = torch.cat([torch.randn(2, 2, 16), frozen.tokens(batch.pseudo.frozen_image)])
     losses = RelativeObjective(config, frozen)(lambda _: Prediction(perfect, tokens), batch)
@@ -51,7 +53,7 @@ def test_the_student_averages_three_losses_and_each_sees_its_own_images() -> Non
 
 
 def test_without_a_frozen_encoder_two_losses_are_averaged() -> None:
-    batch = Batch(torch.zeros(4, 3, 32, 32), torch.rand(2, 32, 32), _pseudo(2, (32, 32)), ())
+    batch = _batch(torch.zeros(4, 3, 32, 32), torch.rand(2, 32, 32), _pseudo(2, (32, 32)))
     losses = RelativeObjective(_config("student"))(lambda _: Prediction(torch.rand(4, 32, 32), torch.zeros(4, 1, 4)), batch)
     torch.testing.assert_close(losses["total"], (losses["labelled"] + losses["unlabelled"]) / 2)
 
@@ -64,14 +66,14 @@ def test_unknown_pixels_of_a_label_do_not_count() -> None:
     for junk in (0.0, 100.0):
         changed = values.clone()
         changed[:, :10] = junk
-        batch = Batch(torch.zeros(1, 3, 32, 32), label, None, ())
+        batch = _batch(torch.zeros(1, 3, 32, 32), label, None)
         results.append(float(objective(lambda _, v=changed: Prediction(v, torch.zeros(1, 1, 4)), batch)["total"]))
     assert results[0] == results[1] > 0
 
 
 def test_gradient_matching_is_an_option() -> None:
     values, label = torch.rand(1, 32, 32), torch.rand(1, 32, 32)
-    batch = Batch(torch.zeros(1, 3, 32, 32), label, None, ())
+    batch = _batch(torch.zeros(1, 3, 32, 32), label, None)
     plain, more = (
         float(RelativeObjective(_config("teacher", f"loss.gradient={weight}"))(lambda _: Prediction(values, torch.zeros(1, 1, 4)), batch)["total"])
         for weight in (0, 2)
@@ -84,9 +86,19 @@ def test_metric_losses_are_zero_for_the_truth_and_the_sky_only_asks_for_far_enou
     label = 1 + 20 * torch.rand(1, 32, 32)
     label[:, :8] = torch.inf
     log_depth = torch.log(torch.where(torch.isinf(label), 1e9, label))
-    batch = Batch(torch.zeros(1, 3, 32, 32), label, None, ())
+    batch = _batch(torch.zeros(1, 3, 32, 32), label, None)
     losses = MetricObjective(config)(lambda _: Prediction(log_depth, torch.zeros(1, 1, 4)), batch)
     assert float(losses["total"]) < 1e-3
+    just_far_enough = torch.where(torch.isinf(label), torch.log(torch.tensor(80.0)), log_depth)
+    assert float(MetricObjective(config)(lambda _: Prediction(just_far_enough, torch.zeros(1, 1, 4)), batch)["beyond"]) == 0
+    assert (
+        float(
+            MetricObjective(config)(lambda _: Prediction(just_far_enough, torch.zeros(1, 1, 4)), replace(batch, far_m=torch.tensor([160.0])))[
+                "beyond"
+            ]
+        )
+        > 0.6
+    )
     near_sky = torch.where(torch.isinf(label), 0.0, log_depth)
     assert float(MetricObjective(config)(lambda _: Prediction(near_sky, torch.zeros(1, 1, 4)), batch)["beyond"]) > 4
     twice = MetricObjective(_config("metric"))(lambda _: Prediction(log_depth + 0.6931472, torch.zeros(1, 1, 4)), batch)
@@ -104,7 +116,7 @@ def test_semantic_pretraining_reaches_the_encoder_alone() -> None:
     torch.manual_seed(0)
     network = build_network(_config("encoder"))
     model, objective = SemanticEncoder(network, 5), SemanticObjective(network.token_px, 5)
-    batch = Batch(torch.randn(2, 3, 64, 64), torch.randint(0, 5, (2, 64, 64)), None, ())
+    batch = _batch(torch.randn(2, 3, 64, 64), torch.randint(0, 5, (2, 64, 64)), None)
     objective(model, batch)["total"].backward()
     with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert {name for name in with_gradient if not name.startswith("head.")} == {

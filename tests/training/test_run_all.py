@@ -31,10 +31,11 @@ def test_the_chain_from_nothing_to_a_student_that_the_node_runs(tmp_path: Path) 
     records = {name: json.loads((out / name / "checkpoint.json").read_text()) for name in ("encoder", "teacher", "student", "metric")}
     assert all(record["step"] == 2 for record in records.values())
     student = records["student"]
-    assert student["origin"]["files"] == {"checkpoint.safetensors": records["encoder"]["sha256"]}
+    encoder = records["encoder"]["sha256"]
+    assert student["origin"]["files"] == {"network.initial": encoder, "network.frozen_encoder": encoder}
     assert student["data"]["pseudo"]["teacher"]["sha256"] == sha256_of(out / "teacher.onnx")
     assert student["data"]["pseudo"]["labels"] == 8
-    assert records["metric"]["origin"]["files"] == {"checkpoint.safetensors": student["sha256"]}
+    assert records["metric"]["origin"]["files"] == {"network.initial": student["sha256"]}
     kinds = {name: read_model_file(out / f"{name}.onnx").contract.output_kind for name in ("teacher", "student_relative", "student_metric")}
     relative = "disparity_affine_invariant"
     assert kinds == {"teacher": relative, "student_relative": relative, "student_metric": "depth_canonical_focal"}
@@ -43,7 +44,15 @@ def test_the_chain_from_nothing_to_a_student_that_the_node_runs(tmp_path: Path) 
         assert cv2.imread(str(out / f"predicted_{name}" / "picture.png")) is not None
 
 
-@pytest.mark.parametrize(("arguments", "message"), [([], "usage:"), (["--images", "3"], "usage:"), (["--fast"], "unknown argument '--fast'")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage:"),
+        (["--images", "30"], "usage:"),
+        (["--images", "3", "--steps", "3"], "--images must be at least 16"),
+        (["--fast"], "unknown argument '--fast'"),
+    ],
+)
 def test_wrong_arguments_show_the_usage(arguments: list[str], message: str) -> None:
     done = subprocess.run(["bash", str(ROOT / "training" / "run_all.sh"), *arguments], capture_output=True, text=True)
     assert (done.returncode, message in done.stderr) == (2, True)

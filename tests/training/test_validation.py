@@ -65,7 +65,7 @@ def test_the_panel_is_dark_where_nothing_is_known_and_bright_where_it_is_wrong()
     label[:, :, :10] = np.nan
     wrong = label.copy()
     wrong[:, 30:34, 40:60] += 2
-    panel = depth_panel(Batch(torch.zeros(1, 3, 64, 96), torch.zeros(1, 64, 96), None, ("x",)), np.nan_to_num(wrong), label)
+    panel = depth_panel(Batch(torch.zeros(1, 3, 64, 96), torch.zeros(1, 64, 96), torch.zeros(1), None, ("x",)), np.nan_to_num(wrong), label)
     tiles = [panel[:, i * 96 : (i + 1) * 96] for i in range(4)]
     assert not tiles[1][:, :10].any()
     assert tiles[1][:, 10:].any(-1).all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from typing import Any, get_args
 
 import torch
 
+from depth_anything_ros.errors import DepthAnythingError
+
 from ..config import Stage, load_config
 from ..data.batches import Batch, BatchMaker, batches
-from ..distributed import Process
+from ..distributed import this_process
 from ..loop import Training
 
 WARMUP = 3
@@ -70,10 +73,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--batches", type=int, default=40)
     args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        config = load_config(args.stage, args.config, [*args.set, f"run.out={folder}", "run.tensorboard=false"])
-        device = torch.device(config.run.device)
-        result = measure(Training(config, Process(0, 1, device)), args.batches)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            config = load_config(args.stage, args.config, [*args.set, f"run.out={folder}", "run.tensorboard=false"])
+            with this_process(config.run.device) as process:
+                result = measure(Training(config, process), args.batches)
+                device = process.device
+    except DepthAnythingError as error:
+        print(f"throughput: {error}", file=sys.stderr)
+        return 2
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {config.run.threads} threads"
     print(json.dumps({"stage": args.stage, "device": name, "batches": args.batches, "images_per_s": result, "config": config.to_dict()}, indent=1))
     return 0

@@ -29,7 +29,7 @@ def crop_and_resize(sample: Sample, size_hw: tuple[int, int], rng: np.random.Gen
     """Cut a random window of the wanted aspect and bring it to `size_hw`.
 
     Label values stay (a zoom moves no surface), the focal length grows with the enlargement. Labels are not interpolated.
-    Side lengths are whole pixels, so the two axes may differ by up to half a pixel in scale.
+    Side lengths are whole pixels, so the two axes may differ by up to half a pixel in scale; the focal length is that along x.
 
     Args:
         sample: any size.
@@ -47,7 +47,7 @@ def crop_and_resize(sample: Sample, size_hw: tuple[int, int], rng: np.random.Gen
     rgb = cv2.resize(np.ascontiguousarray(sample.rgb[top : top + h, left : left + w]), size_hw[::-1], interpolation=interpolation)
     rows = top + ((np.arange(size_hw[0]) + 0.5) * h / size_hw[0]).astype(int)
     columns = left + ((np.arange(size_hw[1]) + 0.5) * w / size_hw[1]).astype(int)
-    return Sample(rgb, sample.label[rows][:, columns], sample.focal_px * size_hw[0] / h)
+    return Sample(rgb, sample.label[rows][:, columns], sample.focal_px * size_hw[1] / w)
 
 
 def flip(sample: Sample) -> Sample:

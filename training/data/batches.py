@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -20,11 +22,13 @@ from .perturb import perturb
 from .samples import BrokenFileError, DatasetError, LabelledSample
 from .source import Source
 
+_log = logging.getLogger(__name__)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RELATIVE = ("teacher", "student")
 MAX_BROKEN = 100
 """So many samples in a row that cannot be used end the run."""
-PREFETCH = 4
+PREFETCH = 2
+"""Batches that each worker keeps ready; they lie in shared memory."""
 LABELLED, PSEUDO, SIZE, PERTURB = 1, 2, 3, 4
 """Streams of chance, so that a stream does not depend on how much another one draws."""
 
@@ -37,13 +41,17 @@ class PseudoBatch:
         disparity: (U, h, w) float32, the teacher's on the clean images; NaN = unknown.
         partner: (U,) int64, which image was pasted into each; see `StudentBatch`.
         own_region: (U, h, w) bool.
-        frozen_image: (U, 3, h, w) float32, normalised: what the frozen encoder sees.
+        frozen_image: (U, 3, h, w) float32, normalised: what the frozen encoder sees; None: the same as the student.
     """
 
     disparity: Tensor
     partner: Tensor
     own_region: Tensor
-    frozen_image: Tensor
+    frozen_image: Tensor | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None}
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,9 @@ class Batch:
 
     Attributes:
         image: (L + U, 3, h, w) float32, normalised; the labelled images come first, the perturbed unlabelled ones follow.
-        label: (L, h, w) of the labelled images: disparity in 0..1 per image (NaN = unknown), metres (+Inf in the sky, NaN =
-            unknown) or class numbers (int64), by the stage.
+        label: (L, h, w) of the labelled images: disparity in 0..1 per image (NaN = unknown), metres (+Inf in the sky and beyond
+            range, NaN = unknown) or class numbers (int64), by the stage.
+        far_m: (L,) float32, where 'beyond range' begins in the label's metres (metric stage; else 0).
         pseudo: the rest of what is known of the last U images; None: U = 0.
         names: of all images, for the record.
         skipped: (reason, message) of every sample that could not be used while this batch was made.
@@ -61,19 +70,21 @@ class Batch:
 
     image: Tensor
     label: Tensor
+    far_m: Tensor
     pseudo: PseudoBatch | None
     names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name."""
-        pseudo = {field.name: getattr(self.pseudo, field.name) for field in fields(PseudoBatch)} if self.pseudo else {}
-        return {"image": self.image, "label": self.label, **pseudo}
+        pseudo = self.pseudo.tensors() if self.pseudo else {}
+        return {"image": self.image, "label": self.label, "far_m": self.far_m, **pseudo}
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return a batch with every tensor changed."""
-        pseudo = PseudoBatch(**{field.name: change(getattr(self.pseudo, field.name)) for field in fields(PseudoBatch)}) if self.pseudo else None
-        return replace(self, image=change(self.image), label=change(self.label), pseudo=pseudo)
+        changed = {name: change(value) for name, value in self.pseudo.tensors().items()} if self.pseudo else {}
+        pseudo = replace(self.pseudo, **changed) if self.pseudo else None
+        return replace(self, image=change(self.image), label=change(self.label), far_m=change(self.far_m), pseudo=pseudo)
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory (torch's loader calls this)."""
@@ -103,15 +114,17 @@ class BatchMaker:
         labelled = self._draw(self._labelled, self._labelled_order, LABELLED, number, size_hw, skipped)
         label = torch.from_numpy(np.stack([sample.label for _, sample in labelled]))
         image, names = _images([sample for _, sample in labelled]), [name for name, _ in labelled]
+        far_m = far_limits([sample for _, sample in labelled], self._config)
         if self._pseudo is None or self._pseudo_order is None:
-            return Batch(normalise(image), label, None, tuple(names), tuple(skipped))
+            return Batch(normalise(image), label, far_m, None, tuple(names), tuple(skipped))
         drawn = self._draw(self._pseudo, self._pseudo_order, PSEUDO, number, size_hw, skipped)
         chance = torch.Generator().manual_seed(int(np.random.default_rng([seed, PERTURB, number, self._rank]).integers(1 << 62)))
         view = perturb(_images([sample for _, sample in drawn]), chance, self._config.perturb)
         disparity = torch.from_numpy(np.stack([sample.label for _, sample in drawn]))
-        pseudo = PseudoBatch(disparity, view.partner, view.own_region, normalise(view.frozen_image))
+        frozen_image = None if view.frozen_image is view.image else normalise(view.frozen_image)
+        pseudo = PseudoBatch(disparity, view.partner, view.own_region, frozen_image)
         names += [name for name, _ in drawn]
-        return Batch(normalise(torch.cat([image, view.image])), label, pseudo, tuple(names), tuple(skipped))
+        return Batch(normalise(torch.cat([image, view.image])), label, far_m, pseudo, tuple(names), tuple(skipped))
 
     def _draw(
         self, source: Source, order: ShuffledOrder, stream: int, number: int, size_hw: tuple[int, int], skipped: list[tuple[str, str]]
@@ -179,8 +192,19 @@ def finish_label(sample: Sample, config: TrainingConfig) -> Sample:
         return replace(sample, label=sample.label.astype(np.int64))
     if config.stage in RELATIVE:
         return replace(sample, label=unit_range(sample.label))
-    factor = canonical_focal_px(config) / sample.focal_px if config.metric.kind == "depth_canonical_focal" else 1.0
-    return replace(sample, label=sample.label.astype(np.float32) * np.float32(factor))
+    metres = np.where(sample.label >= config.metric.max_depth_m, np.inf, sample.label).astype(np.float32)
+    return replace(sample, label=metres * np.float32(_label_metres_per_metre(sample, config)))
+
+
+def far_limits(samples: list[Sample], config: TrainingConfig) -> Tensor:
+    """Return (L,) float32: `max_depth_m` in the metres of each label; 0 where labels are no metres."""
+    metric = config.stage == "metric"
+    limits = [config.metric.max_depth_m * _label_metres_per_metre(sample, config) if metric else 0.0 for sample in samples]
+    return torch.tensor(limits, dtype=torch.float32)
+
+
+def _label_metres_per_metre(sample: Sample, config: TrainingConfig) -> float:
+    return canonical_focal_px(config) / sample.focal_px if config.metric.kind == "depth_canonical_focal" else 1.0
 
 
 def unit_range(disparity: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -206,14 +230,17 @@ def _images(samples: list[Sample]) -> Tensor:
     return torch.from_numpy(np.stack([sample.rgb for sample in samples])).permute(0, 3, 1, 2).float() / 255
 
 
-class _Batches(Dataset[Batch]):
+class _Batches(Dataset[Batch | DatasetError]):
     """Batches by number, as torch's loader wants them."""
 
     def __init__(self, maker: BatchMaker) -> None:
         self._maker = maker
 
-    def __getitem__(self, number: int) -> Batch:
-        return self._maker.batch(number)
+    def __getitem__(self, number: int) -> Batch | DatasetError:
+        try:
+            return self._maker.batch(number)
+        except DatasetError as error:  # raised here, it would reach the user as the worker's traceback
+            return error
 
 
 def batches(maker: BatchMaker, first: int, end: int, workers: int, pin: bool = False) -> Iterator[Batch]:
@@ -225,8 +252,17 @@ def batches(maker: BatchMaker, first: int, end: int, workers: int, pin: bool = F
         yield from (maker.batch(number) for number in range(first, end))
         return
     cv2.setNumThreads(1)  # stops OpenCV's threads, which a forked worker would wait for in vain
-    loader = DataLoader(_Batches(maker), None, sampler=range(first, end), num_workers=workers, prefetch_factor=PREFETCH, pin_memory=pin)
-    yield from loader
+    options: dict[str, Any] = {"num_workers": workers, "prefetch_factor": PREFETCH, "pin_memory": pin, "worker_init_fn": _leave_signals}
+    for given in DataLoader(_Batches(maker), None, sampler=range(first, end), **options):
+        if isinstance(given, DatasetError):
+            raise given
+        yield given
+
+
+def _leave_signals(_: int) -> None:
+    """Let the run end its workers: a signal to the whole process group would end them first, and the run could not save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def validation_batches(config: TrainingConfig, source: Source) -> Iterator[Batch]:
@@ -249,6 +285,9 @@ def validation_batches(config: TrainingConfig, source: Source) -> Iterator[Batch
         except BrokenFileError as error:
             skipped.append((error.reason, str(error)))
         if drawn and (len(drawn) == config.data.labelled_per_batch or number == numbers[-1]):
-            label = torch.from_numpy(np.stack([cut.label for _, cut in drawn]))
-            yield Batch(normalise(_images([cut for _, cut in drawn])), label, None, tuple(name for name, _ in drawn), tuple(skipped))
+            cuts, names = [cut for _, cut in drawn], tuple(name for name, _ in drawn)
+            label = torch.from_numpy(np.stack([cut.label for cut in cuts]))
+            yield Batch(normalise(_images(cuts)), label, far_limits(cuts, config), None, names, tuple(skipped))
             drawn, skipped = [], []
+    if skipped:
+        _log.warning("validation left out %d images; the last: %s", len(skipped), skipped[-1][1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 from .classes import CLASSES
 from .samples import BrokenFileError, DatasetError, LabelledSample
 from .shards import Shard, manifest, open_shard, shard_paths
+
+KEPT_SHARDS = 20
+"""Shards that one process keeps open: the group that is shuffled together, and some for replacements of broken samples."""
 
 
 class RenderedShards:
@@ -30,13 +34,9 @@ class RenderedShards:
         self._folder, self._paths = folder, shard_paths(folder)
         if not self._paths:
             raise DatasetError(f"no shards in '{folder}'; render some: python -m training.data.synthetic --help")
-        records = [json.loads(path.read_text()) for path in self._paths]
-        for path, record in zip(self._paths, records, strict=True):
-            if tuple(record.get("classes") or CLASSES) != CLASSES:
-                raise DatasetError(f"'{path}' has other classes than training.data.classes.CLASSES; render it again")
-        self.block_sizes = [len(record["images"]) for record in records]
+        self.block_sizes = [_images_of(path) for path in self._paths]
         self._ends = list(accumulate(self.block_sizes))
-        self._shards: dict[int, Shard] = {}
+        self._shards: OrderedDict[int, Shard] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -55,11 +55,12 @@ class RenderedShards:
         i = index - (self._ends[number] - self.block_sizes[number])
         shard = self._shard(number)
         depth_m = shard.depth_m[i].astype(np.float32)
+        valid = depth_m > 0
         return LabelledSample(
             rgb=np.array(shard.rgb[i]),
-            values=depth_m,
+            values=np.where(valid, depth_m, np.float32(np.nan)),
             kind="depth_m",
-            valid_mask=depth_m > 0,
+            valid_mask=valid,
             sky_mask=np.isinf(depth_m),
             focal_px=float(shard.focal_px[i]),
             name=f"{self._paths[number].stem}/{i}",
@@ -68,15 +69,19 @@ class RenderedShards:
         )
 
     def _shard(self, number: int) -> Shard:
+        """Open a shard, or return it open; those read last stay open, the others would use up the process's file descriptors."""
         if number not in self._shards:
             path = self._paths[number]
             try:
                 shard = open_shard(path)
-            except (OSError, ValueError) as error:  # numpy: too short, or not an array
+            except (FileNotFoundError, ValueError) as error:  # numpy: too short, or not an array
                 raise BrokenFileError("shard cannot be read", path, str(error)) from error
             if not len(shard.rgb) == len(shard.depth_m) == self.block_sizes[number]:
                 raise BrokenFileError("shard has another number of images than its JSON file", path)
             self._shards[number] = shard
+            while len(self._shards) > KEPT_SHARDS:
+                self._shards.popitem(last=False)
+        self._shards.move_to_end(number)
         return self._shards[number]
 
     def manifest(self) -> dict[str, Any]:
@@ -85,4 +90,20 @@ class RenderedShards:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open files behind: each loader process opens its own."""
-        return self.__dict__ | {"_shards": {}}
+        return self.__dict__ | {"_shards": OrderedDict()}
+
+
+def _images_of(path: Path) -> int:
+    """Return the number of images of a shard by its JSON file.
+
+    Raises:
+        DatasetError: it is no such file, or its classes are others than `CLASSES`.
+    """
+    try:
+        record = json.loads(path.read_text())
+        classes, count = tuple(record.get("classes") or CLASSES), len(record["images"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"'{path}' is no shard of training.data.synthetic; give the folder that it wrote, and nothing else in it") from error
+    if classes != CLASSES:
+        raise DatasetError(f"'{path}' has other classes than training.data.classes.CLASSES; render it again")
+    return count
