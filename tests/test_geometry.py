@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from depth_anything_ros.geometry import CloudBuilder, intrinsics_from_hfov, intrinsics_from_k, scaled
+from depth_anything_ros.errors import ConfigError
+from depth_anything_ros.geometry import CloudBuilder, Level, intrinsics_from_hfov, intrinsics_from_k, scaled
 from depth_anything_ros.structs import Intrinsics
 
 CAMERA = Intrinsics(100.0, 50.0, 2.0, 1.0, (3, 4))
@@ -76,3 +77,85 @@ def test_caches_follow_camera_size_and_fields():
     np.testing.assert_array_equal(build(np.ones((3, 4), np.float32), CAMERA), first)
     moved = build(np.ones((3, 4), np.float32), Intrinsics(100.0, 50.0, 0.0, 1.0, (3, 4)))
     assert moved[0, 0, 0] == 0
+
+
+def rays_of(camera, stride=1):
+    x, y = (np.arange(0, camera.size_hw[1], stride) - camera.cx) / camera.fx, (np.arange(0, camera.size_hw[0], stride) - camera.cy) / camera.fy
+    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rays_of_an_undistorted_camera_give_the_very_same_cloud(stride):
+    depth = np.random.default_rng(0).uniform(0.3, 30, (3, 4)).astype(np.float32)
+    rgb = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    from_camera = CloudBuilder()(depth, CAMERA, rgb, stride, (1.0, 20.0))
+    np.testing.assert_array_equal(CloudBuilder()(depth, rays_of(CAMERA, stride), rgb, stride, (1.0, 20.0)), from_camera)
+
+
+def test_a_pixel_without_a_ray_has_no_point_and_takes_no_other_with_it():
+    rays = rays_of(CAMERA)
+    rays[1, 2] = np.nan
+    build = CloudBuilder()
+    points = build(np.ones((3, 4), np.float32), rays)
+    assert np.isnan(points[1, 2]).all()
+    assert np.isnan(points).sum() == 3
+    assert not np.isnan(build(np.ones((3, 4), np.float32), CAMERA)).any(), "the next camera has all of its rays"
+
+
+def test_rays_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"rays have shape \(3, 4, 2\), the points need \(2, 2, 2\)"):
+        CloudBuilder()(np.ones((3, 4), np.float32), rays_of(CAMERA), stride=2)
+
+
+def test_only_points_between_two_heights_are_kept():
+    """A camera 1 m above the floor looks at the horizon: at 2 m the rows v - cy = -2..2 of f = 4 are 2, 1.5, 1, 0.5 and 0 m high."""
+    camera = Intrinsics(4.0, 4.0, 0.0, 2.0, (5, 1))
+    points = CloudBuilder()(np.full((5, 1), 2, np.float32), camera, level=Level((0.0, -1.0, 0.0), 1.0), height_m=(0.25, 1.6))
+    assert np.isfinite(points[:, 0, 2]).tolist() == [False, True, True, True, False]
+    assert np.isfinite(points[:, 0]).all(axis=1).tolist() == [False, True, True, True, False]
+
+
+def test_heights_follow_the_pitch_of_the_camera():
+    """Looking 30 degrees down from 1 m, the axis meets the floor at 2 m: 1.9 m is above it, 2.1 m below."""
+    level = Level.from_roll_pitch(0.0, math.radians(30), 1.0)
+    points = CloudBuilder()(np.array([[1.9, 2.1]], np.float32), Intrinsics(1e6, 1e6, 0, 0, (1, 2)), level=level, height_m=(0.0, math.inf))
+    assert np.isfinite(points[0, :, 2]).tolist() == [True, False]
+
+
+def test_heights_change_with_level_and_are_off_without_it():
+    build, depth, camera = CloudBuilder(), np.full((1, 1), 2, np.float32), Intrinsics(1, 1, 0, 0, (1, 1))
+    for pitch_deg, kept in ((0, True), (30, False), (0, True)):
+        points = build(depth, camera, level=Level.from_roll_pitch(0.0, math.radians(pitch_deg), 0.5), height_m=(0.0, 9.0))
+        assert np.isfinite(points).all() == kept
+    assert np.isfinite(build(depth, camera, height_m=(100.0, 200.0))).all()
+
+
+@pytest.mark.parametrize("depth", [np.full((2, 2), np.nan), np.full((2, 2), np.inf), np.zeros((2, 2)), np.full((2, 2), -1.0)])
+def test_depth_that_is_no_number_makes_no_point_at_any_height(depth):
+    points = CloudBuilder()(depth.astype(np.float32), Intrinsics(1, 1, 0, 0, (2, 2)), level=Level((0.0, -1.0, 0.0), 1.0))
+    assert np.isnan(points).all()
+
+
+def test_level_frame_of_a_camera_that_looks_at_the_horizon():
+    """Optical z is forward, optical -x is left, optical -y is up."""
+    np.testing.assert_allclose(Level.from_roll_pitch(0, 0, 1).level_R_camera, [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-12)
+
+
+def test_roll_and_pitch_turn_as_rep_103_says():
+    """Pitched 90 degrees less a little down, up is behind the camera; rolled 90 degrees to the right, up is on its left (optical -x)."""
+    np.testing.assert_allclose(Level.from_roll_pitch(0, math.radians(60), 1).up, (0, -0.5, -math.sqrt(0.75)), atol=1e-12)
+    np.testing.assert_allclose(Level.from_roll_pitch(math.radians(90), 0, 1).up, (-1, 0, 0), atol=1e-12)
+
+
+def test_level_of_a_tf_is_that_of_its_angles():
+    level = Level.from_roll_pitch(0.2, 0.4, 1.0)
+    yaw = np.array([[math.cos(2), -math.sin(2), 0], [math.sin(2), math.cos(2), 0], [0, 0, 1]])
+    again = Level.from_rotation(yaw @ level.level_R_camera, 1.0)
+    np.testing.assert_allclose(again.up, level.up, atol=1e-12)
+    np.testing.assert_allclose(again.level_R_camera, level.level_R_camera, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(level.level_R_camera), 1)
+
+
+def test_a_camera_that_looks_straight_down_has_no_level_direction():
+    with pytest.raises(ConfigError, match="looks straight down"):
+        _ = Level((0.0, 0.0, -1.0), 1.0).level_R_camera
