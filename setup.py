@@ -32,8 +32,8 @@ setup(
     author="depth_anything_ros maintainers",
     author_email="maintainers@example.org",
     python_requires=">=3.10",
-    packages=[PACKAGE, f"{PACKAGE}.engines", f"{PACKAGE}.demo"],
-    package_data={PACKAGE: ["models/*.onnx", "py.typed"]},
+    packages=[PACKAGE, f"{PACKAGE}.cuda", f"{PACKAGE}.demo", f"{PACKAGE}.engines"],
+    package_data={PACKAGE: ["models/*.onnx", "py.typed", "cuda/*.h", "cuda/*.cu"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -48,6 +48,7 @@ setup(
         "training": TRAINING,
         "datasets": ["h5py", "OpenEXR>=3.3", "scipy"],  # Hypersim, MegaDepth, NYUv2; IRS; splits of NYUv2
         "ray": ["ray"],  # pseudo-labels on a cluster
+        "cuda": ["pycuda", "nvidia-cuda-nvrtc"],  # the engine `tensorrt`; TensorRT itself comes from NVIDIA
         "quantise": QUANTISE,  # export --precision fp16 and int8
         "sky": ["transformers>=5.23"],  # sky masks by SegFormer
     },
