@@ -28,7 +28,7 @@ python -m training.make_pseudo_labels "$unlabelled" --teacher "$out/teacher.onnx
 variant() { # variant NAME SEED
     local plain=(perturb.jitter_probability=0 perturb.blur_probability=0 perturb.cutmix_probability=0)
     local both=(data.labelled_per_batch=8 data.pseudo_per_batch=16 "data.pseudo=[\"$out/labels::$unlabelled\"]")
-    local given=("$start" "run.seed=$2" "run.steps=$steps")
+    local given=("$start" "run.seed=$2" "run.steps=$steps" "data.sizes_hw=[[96, 128]]")  # smaller than the teacher's, and fewer steps
     case "$1" in
         A) run train_teacher "A$2" "${given[@]}" data.labelled_per_batch=24 ;;
         B) run train_student "B$2" "${given[@]}" "${both[@]}" "${plain[@]}" ;;
