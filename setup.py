@@ -13,13 +13,14 @@ ROS_FROM_PYPI = [
     "ros-diagnostic-msgs",
     "ros-lifecycle-msgs",
     "ros-rcl-interfaces",
+    "ros-std-srvs",
 ]
 TRAINING = ["torch>=2.4", "onnx", "onnxscript", "safetensors", "pyyaml", "pydantic>=2", "tensorboard", "moderngl", "trimesh", "pillow"]
 # not nvidia-modelopt[onnx]: that brings cupy and an onnxruntime of its own
 QUANTISE = ["nvidia-modelopt>=0.42", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxconverter-common", "onnxslim", "polygraphy", "lief"]
 TEST = [
     *QUANTISE,
-    *["pytest", "hypothesis", "psutil"],
+    *["pytest", "hypothesis", "psutil", "rosbags>=0.11"],
     *["onnx", "h5py", "OpenEXR>=3.3", "scipy", "ray", "transformers>=5.23"],  # for tests of training/
     *["ruff==0.17.*", "mypy==2.4.*", "colcon-common-extensions", "setuptools<80", "wheel"],
 ]
@@ -32,7 +33,7 @@ setup(
     author="depth_anything_ros maintainers",
     author_email="maintainers@example.org",
     python_requires=">=3.10",
-    packages=[PACKAGE, f"{PACKAGE}.cuda", f"{PACKAGE}.demo", f"{PACKAGE}.engines"],
+    packages=[PACKAGE, f"{PACKAGE}.bag", f"{PACKAGE}.cuda", f"{PACKAGE}.demo", f"{PACKAGE}.engines"],
     package_data={PACKAGE: ["models/*.onnx", "py.typed", "cuda/*.h", "cuda/*.cu"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
@@ -48,6 +49,7 @@ setup(
         "training": TRAINING,
         "datasets": ["h5py", "OpenEXR>=3.3", "scipy"],  # Hypersim, MegaDepth, NYUv2; IRS; splits of NYUv2
         "ray": ["ray"],  # pseudo-labels on a cluster
+        "bags": ["rosbags>=0.11", "pyyaml"],  # bags offline
         "cuda": ["pycuda", "nvidia-cuda-nvrtc"],  # the engine `tensorrt`; TensorRT itself comes from NVIDIA
         "quantise": QUANTISE,  # export --precision fp16 and int8
         "sky": ["transformers>=5.23"],  # sky masks by SegFormer
