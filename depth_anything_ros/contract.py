@@ -20,6 +20,8 @@ from .errors import ContractError
 from .structs import OutputKind
 
 METADATA_KEY = "depth_anything_ros.contract"
+GOLDEN_KEY = "depth_anything_ros.golden"
+"""Beside the contract: an image and what the model makes of it, see `self_check`."""
 CONTRACT_VERSION = 1
 DEFAULT_MODEL = Path(__file__).parent / "models" / "student_metric.onnx"
 """The model inside the package."""
@@ -128,11 +130,12 @@ class ModelContract:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file that has been checked: where it is, what it is, and the SHA-256 of its bytes (hex)."""
+    """A model file that has been checked: where it is, what it is, the SHA-256 of its bytes (hex), and what `self_check` needs, or nothing."""
 
     path: Path
     contract: ModelContract
     sha256: str
+    golden: str = ""
 
 
 def read_model_file(path: str | Path) -> ModelFile:
@@ -153,16 +156,21 @@ def read_model_file(path: str | Path) -> ModelFile:
         contract = ModelContract.from_json(entries[METADATA_KEY])
     except ContractError as error:
         raise ContractError(f"model file '{path}': {error}") from error
-    return ModelFile(path, contract, hashlib.sha256(content).hexdigest())
+    return ModelFile(path, contract, hashlib.sha256(content).hexdigest(), entries.get(GOLDEN_KEY, ""))
 
 
 def with_contract(model: bytes, contract: ModelContract) -> bytes:
-    """Return the bytes of an ONNX model with the contract added to its metadata (the last one added counts).
+    """Return the bytes of an ONNX model with the contract added to its metadata (the last one added counts)."""
+    return with_metadata(model, METADATA_KEY, contract.to_json())
+
+
+def with_metadata(model: bytes, key: str, text: str) -> bytes:
+    """Return the bytes of an ONNX model with a text added to its metadata (the last one added for a key counts).
 
     Appending a field to a serialised protobuf message adds an element to a repeated field, so no ONNX library is needed.
     Source: protobuf encoding guide, "Last One Wins" and merging by concatenation.
     """
-    entry = _bytes_field(1, METADATA_KEY.encode()) + _bytes_field(2, contract.to_json().encode())
+    entry = _bytes_field(1, key.encode()) + _bytes_field(2, text.encode())
     return model + _bytes_field(_MODEL_PROTO_METADATA, entry)
 
 

@@ -21,7 +21,7 @@ def config(**values):
 
 
 def test_unknown_engine_lists_the_known_ones():
-    with pytest.raises(EngineError, match="engine 'tpu' is unknown; there are: onnxruntime, synthetic"):
+    with pytest.raises(EngineError, match="engine 'tpu' is unknown; there are: onnxruntime, tensorrt, synthetic"):
         open_engine(config(engine="tpu"))
 
 

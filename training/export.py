@@ -14,12 +14,13 @@ import sys
 from pathlib import Path
 
 from depth_anything_ros.contract import read_model_file
-from depth_anything_ros.errors import ConfigError
+from depth_anything_ros.errors import ConfigError, EngineError
 
 from .calibration import CalibrationImages, PrecisionError, find_images
 from .encoder import PATCH
 from .export_checkpoint import ExportMismatch, export_checkpoint
 from .export_pretrained import PUBLISHED, PretrainedError, architecture_from_text, export_pretrained, find_weights
+from .golden import with_golden
 from .precision import CALIBRATION_METHODS, FLOAT_GROUPS, PRECISIONS, convert, require_modelopt
 from .weights import WeightsError
 
@@ -103,9 +104,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         images = None if args.precision == "fp32" else _ready_to_convert(args.calibration)
         content = _checkpoint(args) if args.pretrained is None else _pretrained(args)
-        content = content if images is None else _converted(args, content, images)
+        content = with_golden(content if images is None else _converted(args, content, images))
         _write(args.out, content)
-    except (OSError, ConfigError, ExportMismatch, PrecisionError, PretrainedError, WeightsError) as error:
+    except (OSError, ConfigError, EngineError, ExportMismatch, PrecisionError, PretrainedError, WeightsError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     print(f"{args.out}: {len(content) / 1e6:.2f} MB, sha256 {read_model_file(args.out).sha256}")

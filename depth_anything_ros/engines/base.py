@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ..contract import ModelContract
 from ..errors import EngineError
+from ..self_check import measure
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,30 @@ class TensorSpec:
 
 
 class Engine(ABC):
-    """Runs one model. Life: `open`, any number of `infer` from one thread, `close`; may be opened again."""
+    """Runs one model. Life: `open`, any number of `infer` from one thread, `close`; may be opened again.
+
+    Attributes:
+        golden: what the model file holds for `check`; empty where it holds nothing.
+        platform: what the model runs on: software, version, device.
+        advice: what to do where the numbers are wrong.
+        self_check: what came of `check`, for people; empty until it ran.
+        self_check_problem: why the numbers are not to be trusted; empty where nothing says so.
+    """
 
     name: ClassVar[str]
     contract: ModelContract
     model_sha256: str
     input_spec: TensorSpec
     output_spec: TensorSpec
+    golden: str = ""
+    platform: str = ""
+    advice: str = "use another engine, or another version of it"
+    self_check: str = ""
+    self_check_problem: str = ""
+
+    def __str__(self) -> str:
+        """Name the model, what its numbers are, and the engine."""
+        return f"model '{self.contract.name}' ({self.contract.output_kind}) with engine '{self.name}'"
 
     def open(self) -> None:
         """Load the model and run it once at each of its input sizes, so that what cannot work fails here.
@@ -49,6 +68,30 @@ class Engine(ABC):
         except BaseException:
             self.close()
             raise
+
+    def check(self, mode: str) -> None:
+        """Measure the open engine against the golden data in its model file, and note the result.
+
+        Args:
+            mode: `fail`, `warn` or `off`.
+
+        Raises:
+            ContractError: the golden data cannot be read.
+            EngineError: the engine is beyond a bound, and the mode is `fail`.
+        """
+        self.self_check_problem = ""
+        if mode == "off" or not self.golden:
+            self.self_check = "off" if mode == "off" else "not possible: the model file holds no golden image"
+            return
+        deviation = measure(self.golden, self.contract, self.infer)
+        self.self_check = str(deviation)
+        if deviation.acceptable:
+            return
+        problem = f"self-check failed: {self.platform or self.name} does not compute what model '{self.contract.name}' should: {deviation}"
+        if mode == "fail":
+            raise EngineError(f"{problem}; {self.advice}; self_check: warn uses it all the same")
+        self.self_check_problem = problem
+        logging.getLogger(__name__).warning(problem)
 
     def _try(self, size_hw: tuple[int, int]) -> None:
         tensor, name = np.zeros((1, 3, *size_hw), np.float32), self.contract.name
@@ -80,6 +123,10 @@ class Engine(ABC):
         if not self.output_spec.accepts(output):
             raise EngineError(f"engine '{self.name}' gave {output.dtype} {output.shape} but should give {self.output_spec}")
         return output
+
+    def details(self) -> dict[str, str]:
+        """Return what an engine has to say about itself in the diagnostics; may be called from any thread."""
+        return {}
 
     def close(self) -> None:
         """Free everything; does nothing when it is closed already."""

@@ -23,7 +23,7 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, model: ModelFile, options: OnnxRuntimeConfig) -> None:
         """Remember the model and the options; nothing is loaded before `open`."""
-        self.contract, self.model_sha256 = model.contract, model.sha256
+        self.contract, self.model_sha256, self.golden = model.contract, model.sha256, model.golden
         self._model, self._options = model, options
         self._session: ort.InferenceSession | None = None
 
@@ -43,6 +43,7 @@ class OnnxRuntimeEngine(Engine):
         if unused:
             raise EngineError(f"onnxruntime could not start provider {', '.join(unused)} (its log says why); set onnxruntime.providers")
         self._session = session
+        self.platform = f"onnxruntime {ort.__version__} with {', '.join(session.get_providers())}"
         self.input_spec, self.output_spec = _spec(session.get_inputs()), _spec(session.get_outputs())
 
     def _infer(self, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

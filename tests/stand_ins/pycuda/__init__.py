@@ -1,0 +1,1 @@
+"""Stands in for pycuda where the real one is not installed."""
