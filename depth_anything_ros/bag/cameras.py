@@ -97,7 +97,9 @@ def _base(topic: Topic) -> str:
 def _camera(topic: Topic, infos: Collection[str], output_name: str) -> Camera:
     namespace = _base(topic).rpartition("/")[0]
     info = f"{namespace}/camera_info"
-    return Camera(topic.name, topic.msgtype, info if info in infos else "", f"{namespace}/{output_name}/")
+    camera = Camera(topic.name, topic.msgtype, info if info in infos else "", f"{namespace}/{output_name}/")
+    camera.infos.image_topic = topic.name
+    return camera
 
 
 def _check_names(cameras: list[Camera], taken: Collection[str]) -> None:

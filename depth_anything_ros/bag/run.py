@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from ..camera import Calibration
 from ..config import RuntimeConfig
 from ..errors import DecodeError
-from ..geometry import CloudBuilder, scaled
+from ..geometry import CloudBuilder
+from ..obstacles import points_from_depth
 from ..overlap import overlapped
 from ..pipeline import Pipeline, Prediction
 from ..structs import DepthMap, RgbFrame
@@ -111,7 +111,7 @@ class DepthRun:
         except DecodeError as error:
             batch.refusal = str(error)
             return
-        batch.picture = Picture(camera, image.header, frame, camera.infos.calibration_for(image, frame.size_hw))
+        batch.picture = Picture(camera, image.header, frame, camera.infos.calibration_for(image, frame.size_hw, self._config.camera.image))
 
     # Inferring
 
@@ -170,11 +170,9 @@ class DepthRun:
         return f", scaled for the assumed fallback_hfov_deg of {self._config.fallback_hfov_deg:g}" if needs_focal_length else ""
 
     def _cloud(self, picture: Picture, depth: DepthMap) -> memoryview:
-        cloud, intrinsics = self._config.cloud, picture.calibration.intrinsics
-        assert intrinsics is not None
-        rgb = picture.frame.rgb if cloud.fields == "xyzrgb" else None
-        range_m = cloud.min_m, cloud.max_m or math.inf
-        return messages.cloud(picture.header, self._cloud_builder(depth.values, scaled(intrinsics, depth.size_hw), rgb, cloud.stride, range_m))
+        camera = picture.calibration.camera
+        assert camera is not None
+        return messages.cloud(picture.header, points_from_depth(self._cloud_builder, depth.values, camera, picture.frame.rgb, self._config))
 
     def _put(self, camera: Camera, name: str, msgtype: str, stamp_ns: int, data: memoryview) -> None:
         self._output.write(Topic(camera.prefix + name, msgtype), stamp_ns, data)
