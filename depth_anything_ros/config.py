@@ -6,65 +6,17 @@ path of its field (`cloud.stride` is `RuntimeConfig.cloud.stride`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_args, get_type_hints
 
+from .config_parameter import Parameter
+from .config_parameter import param as _param
+from .config_scale import ConfidenceConfig, ScaleConfig, TemporalConfig
 from .errors import ConfigError
 
-When = Literal["live", "configure", "start"]
-"""When a parameter may change: at any time, only while the node is unconfigured, or only at start (read-only)."""
-
-
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list of texts"}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter: its dotted name, type, default and what users may give it."""
-
-    name: str
-    type: type
-    default: Any
-    text: str
-    when: When
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def check(self, value: Any) -> Any:  # noqa: ANN401 - any ROS parameter value
-        """Return the value in the parameter's type.
-
-        Raises:
-            ConfigError: wrong type, not finite, out of range or not one of the choices.
-        """
-        if self.type is float and type(value) is int:
-            value = float(value)
-        if self.type is tuple and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-            value = tuple(value)
-        if type(value) is not self.type:
-            raise ConfigError(f"{self.name}: {value!r} is not {_TYPE_NAMES[self.type]}")
-        self._check_range(value)
-        return value
-
-    def _check_range(self, value: Any) -> None:  # noqa: ANN401
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{self.name}: {value} is not finite")
-        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            raise ConfigError(f"{self.name}: {value} is outside {self.low:g} .. {self.high:g}")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.name}: '{value}' is not one of {', '.join(self.choices)}")
-
-
-def _param(
-    default: Any,  # noqa: ANN401
-    text: str,
-    when: When = "live",
-    limits: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:  # noqa: ANN401 - a dataclass field stands for its value
-    return field(default=default, metadata={"text": text, "when": when, "limits": limits, "choices": choices})
+LOWEST_M, HIGHEST_M = -100.0, 100.0
+"""Metres above the floor: limits of heights, which leave nothing out."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +30,17 @@ class OnnxRuntimeConfig:
 
 
 @dataclass(frozen=True)
+class TensorRtConfig:
+    """The `tensorrt` engine."""
+
+    workspace_mib: int = _param(1024, "MiB of GPU memory that a layer may use as scratch space", "configure", (16, 65536))
+    optimisation_level: int = _param(3, "how long the builder searches: 0 builds fastest, 5 runs fastest", "configure", (0, 5))
+    build_timeout_s: float = _param(3600.0, "seconds after which the build of an engine gives up", "configure", (1.0, 86400.0))
+    cache_dir: str = _param("", "folder of the built engines; empty = depth_anything_ros/engines in the user's cache directory", "configure")
+    cache_max_mib: int = _param(4096, "MiB that the folder may hold; beyond it, the least recently used engines go", "configure", (16, 1048576))
+
+
+@dataclass(frozen=True)
 class SyntheticConfig:
     """The `synthetic` engine, for tests and for measuring the node itself."""
 
@@ -86,16 +49,10 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
-class ScaleConfig:
-    """How depth becomes metric."""
+class SnapshotConfig:
+    """The service save_snapshot."""
 
-    mode: str = _param(
-        "model",
-        "model: the model is metric; fixed: use scale.factor and scale.offset; none: a relative model stays relative",
-        choices=("model", "fixed", "none"),
-    )
-    factor: float = _param(1.0, "fixed mode: depth = factor * depth + offset, or 1/depth = factor * disparity + offset", limits=(1e-6, 1e6))
-    offset: float = _param(0.0, "fixed mode: see scale.factor; metres, or 1/metres for a relative model", limits=(-1e6, 1e6))
+    dir: str = _param("", "folder in which save_snapshot makes its folders; empty = the node's current directory")
 
 
 @dataclass(frozen=True)
@@ -114,7 +71,53 @@ class CloudConfig:
     fields: str = _param("xyzrgb", "fields of a point", choices=("xyz", "xyzrgb"))
     stride: int = _param(1, "one point for every n-th pixel of the depth image, in both directions", limits=(1, 64))
     min_m: float = _param(0.0, "metres along Z; nearer points are NaN", limits=(0.0, 10000.0))
-    max_m: float = _param(0.0, "metres along Z; farther points are NaN; 0 = no limit", limits=(0.0, 10000.0))
+    max_m: float = _param(0.0, "metres along Z; farther points are NaN (see cloud.far_policy); 0 = no limit", limits=(0.0, 10000.0))
+    far_policy: str = _param(
+        "nan", "what is farther than cloud.max_m: nan: no point; clamp: a point at cloud.max_m, which Nav2 clears up to", choices=("nan", "clamp")
+    )
+    min_height_m: float = _param(LOWEST_M, "metres above the floor; lower points are NaN; needs camera.height_m", limits=(LOWEST_M, HIGHEST_M))
+    max_height_m: float = _param(HIGHEST_M, "metres above the floor; higher points are NaN; needs camera.height_m", limits=(LOWEST_M, HIGHEST_M))
+    max_hz: float = _param(0.0, "most clouds a second; 0 = one for every depth image", limits=(0.0, 1000.0))
+
+    @property
+    def has_heights(self) -> bool:
+        """Whether some heights make no points."""
+        return (self.min_height_m, self.max_height_m) != (LOWEST_M, HIGHEST_M)
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """What camera_info does not say: what was done to the image, and how the camera is mounted."""
+
+    image: str = _param(
+        "auto",
+        "raw: K and distortion of camera_info count; rectified: P; auto: rectified where the topic's last part begins with image_rect",
+        choices=("auto", "raw", "rectified"),
+    )
+    height_m: float = _param(0.0, "metres of the camera above the floor; 0 = unknown: no scan, no cloud heights", limits=(0.0, HIGHEST_M))
+    roll_deg: float = _param(0.0, "degrees; positive: the camera is tipped to its right (REP 103)", limits=(-180.0, 180.0))
+    pitch_deg: float = _param(0.0, "degrees; positive: the camera looks down (REP 103)", limits=(-89.0, 89.0))
+
+
+@dataclass(frozen=True)
+class EdgesConfig:
+    """Depth between two surfaces, which enlarging makes ("flying pixels")."""
+
+    mode: str = _param(
+        "off", "depth between two surfaces: off: stays; snap: gets the nearer pixel's surface; cut: is unknown", choices=("off", "snap", "cut")
+    )
+    jump: float = _param(0.1, "neighbouring depths of the network that differ by more than this share are two surfaces", limits=(0.001, 1.0))
+
+
+@dataclass(frozen=True)
+class ScanConfig:
+    """The laser scan."""
+
+    frame_id: str = _param("", "frame of the scan: at the camera, level, x where it looks; empty = <camera frame>_level")
+    min_height_m: float = _param(0.1, "metres above the floor; what is lower is no obstacle", limits=(LOWEST_M, HIGHEST_M))
+    max_height_m: float = _param(1.0, "metres above the floor; what is higher is no obstacle", limits=(LOWEST_M, HIGHEST_M))
+    min_m: float = _param(0.2, "metres on the level; what is nearer is left out", limits=(0.0, 1000.0))
+    max_m: float = _param(8.0, "metres on the level; a bearing that is free as far is +Inf", limits=(0.01, 1000.0))
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,13 @@ class RuntimeConfig:
     """All parameters of the node."""
 
     model: str = _param("", "path of the ONNX model; empty = the model inside the package", "configure")
-    engine: str = _param("onnxruntime", "inference engine: onnxruntime or synthetic", "configure")
+    engine: str = _param("onnxruntime", "inference engine: onnxruntime, tensorrt or synthetic", "configure")
+    self_check: str = _param(
+        "fail",
+        "an engine whose numbers differ from those that the model file promises: fail: is not used; warn: is used; off: is not looked for",
+        "configure",
+        choices=("fail", "warn", "off"),
+    )
     autostart: bool = _param(True, "configure and activate at start; false: wait for lifecycle transitions", "start")
     image_transport: str = _param("raw", "raw: subscribe to image; compressed: to image/compressed", "configure", choices=("raw", "compressed"))
     frame_policy: str = _param("latest", "latest: newest frame, drop the rest; all: every frame in order", "start", choices=("latest", "all"))
@@ -152,11 +161,18 @@ class RuntimeConfig:
         limits=(0.0, 170.0),
     )
     onnxruntime: OnnxRuntimeConfig = field(default_factory=OnnxRuntimeConfig)
+    tensorrt: TensorRtConfig = field(default_factory=TensorRtConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    temporal: TemporalConfig = field(default_factory=TemporalConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    edges: EdgesConfig = field(default_factory=EdgesConfig)
     cloud: CloudConfig = field(default_factory=CloudConfig)
+    scan: ScanConfig = field(default_factory=ScanConfig)
     color: ColorConfig = field(default_factory=ColorConfig)
+    snapshot: SnapshotConfig = field(default_factory=SnapshotConfig)
     diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
 
     def __post_init__(self) -> None:
@@ -165,6 +181,17 @@ class RuntimeConfig:
             raise ConfigError(f"color.far_m ({self.color.far_m:g}) must be above color.near_m ({self.color.near_m:g})")
         if 0 < self.cloud.max_m <= self.cloud.min_m:
             raise ConfigError(f"cloud.max_m ({self.cloud.max_m:g}) must be 0 or above cloud.min_m ({self.cloud.min_m:g})")
+        if self.cloud.far_policy == "clamp" and self.cloud.max_m == 0:
+            raise ConfigError("cloud.far_policy clamp needs cloud.max_m: where far points are put")
+        if self.cloud.has_heights and self.camera.height_m == 0:
+            raise ConfigError("cloud.min_height_m and cloud.max_height_m need camera.height_m")
+        for name, low, high in (
+            ("cloud.{}_height_m", self.cloud.min_height_m, self.cloud.max_height_m),
+            ("scan.{}_height_m", self.scan.min_height_m, self.scan.max_height_m),
+            ("scan.{}_m", self.scan.min_m, self.scan.max_m),
+        ):
+            if high <= low:
+                raise ConfigError(f"{name.format('max')} ({high:g}) must be above {name.format('min')} ({low:g})")
 
     def updated(self, values: Mapping[str, Any]) -> RuntimeConfig:
         """Return a configuration with some parameters changed, all checked together.
@@ -207,9 +234,9 @@ def _parameters(cls: type, prefix: str = "") -> Iterator[Parameter]:
         if is_dataclass(hints[f.name]):
             yield from _parameters(hints[f.name], f"{prefix}{f.name}.")
             continue
-        kind = tuple if isinstance(f.default, tuple) else hints[f.name]
+        kind, of_numbers = tuple if isinstance(f.default, tuple) else hints[f.name], float in get_args(hints[f.name])
         low, high = f.metadata["limits"] or (None, None)
-        yield Parameter(prefix + f.name, kind, f.default, f.metadata["text"], f.metadata["when"], low, high, f.metadata["choices"])
+        yield Parameter(prefix + f.name, kind, f.default, f.metadata["text"], f.metadata["when"], low, high, f.metadata["choices"], of_numbers)
 
 
 PARAMETERS: dict[str, Parameter] = {parameter.name: parameter for parameter in _parameters(RuntimeConfig)}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from .camera import Calibration
 from .config import RuntimeConfig
 from .engines import Engine
 from .meter import Meter
+from .scale_filter import ScaleState
 
 RECENT_S = 3.0
 COUNTED = ("received", "published", "dropped", "refused", "failed", "idle", "withheld", "stamp_jumps_back")
@@ -24,10 +31,45 @@ class Health:
     last_failure: str = ""
     no_depth_reason: str = ""
     camera_info_problem: str = ""
+    scan_problem: str = ""
+    self_check_problem: str = ""
     active_since_s: float = 0.0
+    scale: ScaleState | None = None
+
+    def note(self, no_depth_reason: str, calibration: Calibration, scale: ScaleState | None, assumed_hfov_deg: float) -> str:
+        """Take over what is wrong with a frame; returns the line for the log, empty where all is well.
+
+        Args:
+            no_depth_reason: why no metric depth comes of it.
+            calibration: of its camera.
+            scale: how its scale was measured, None where it was not.
+            assumed_hfov_deg: field of view that the model takes for the camera's without a calibration; 0 = it needs none.
+        """
+        self.no_depth_reason, self.camera_info_problem, self.scale = no_depth_reason, calibration.problem, scale
+        if no_depth_reason:
+            return f"no metric depth: {no_depth_reason}"
+        if scale is not None and scale.held:
+            return f"the last good scale is held: {scale.reason}"
+        assumed = f", scaled for the assumed fallback_hfov_deg of {assumed_hfov_deg:g}" if assumed_hfov_deg else ""
+        return f"{calibration.problem}; depth goes out without cloud{assumed}" if calibration.problem else ""
 
 
-def status(name: str, health: Health, meter: Meter, config: RuntimeConfig, engine: Engine | None, now_s: float) -> DiagnosticStatus:
+def publish_periodically(node: Node, period_s: float, make: Callable[[], DiagnosticStatus]) -> None:
+    """Publish a status on /diagnostics every `period_s` seconds of real time, whatever the node's clock does."""
+    overridable = QoSOverridingOptions.with_default_policies()
+    publisher = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10), qos_overriding_options=overridable)
+
+    def publish() -> None:
+        message = DiagnosticArray(status=[make()])
+        message.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(message)
+
+    node.create_timer(period_s, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
+def status(
+    name: str, health: Health, meter: Meter, config: RuntimeConfig, engine: Engine | None, now_s: float, engine_build: str = ""
+) -> DiagnosticStatus:
     """Put the node's health together.
 
     Args:
@@ -37,16 +79,21 @@ def status(name: str, health: Health, meter: Meter, config: RuntimeConfig, engin
         config: for `diagnostics.stale_after_s`.
         engine: the open engine, None while unconfigured.
         now_s: monotonic time in seconds.
+        engine_build: phase and percentage of the build that goes on, otherwise empty.
     """
     level, message = _level(health, meter, config, now_s)
-    values: dict[str, object] = {"state": health.state, "engine": config.engine}
+    values: dict[str, object] = {"state": health.state, "engine": config.engine, "engine_build": engine_build}
     if engine is not None:
         contract = engine.contract
         values |= {"model": contract.name, "model_kind": contract.output_kind, "model_sha256": engine.model_sha256}
+        values |= {"engine_platform": engine.platform, "self_check": engine.self_check, **engine.details()}
     values |= {"input_hz": f"{meter.rate_hz('received'):.2f}", "output_hz": f"{meter.rate_hz('published'):.2f}"}
     values |= {event: meter.total(event) for event in COUNTED}
     values |= {"last_refusal": health.last_refusal, "last_failure": health.last_failure, "transition_error": health.transition_error}
     values |= {"scale_mode": config.scale.mode, "no_depth_reason": health.no_depth_reason, "camera_info": health.camera_info_problem or "ok"}
+    values["scan"] = health.scan_problem or ("ok" if config.camera.height_m else "off: camera.height_m is not set")
+    if health.scale is not None:
+        values |= {key.replace("scale_", "scale.", 1): text for key, text in health.scale.diagnostics().items()}
     for stage, p in meter.percentiles().items():
         values |= {f"{stage}.p50_ms": f"{p.p50_ms:.2f}", f"{stage}.p95_ms": f"{p.p95_ms:.2f}", f"{stage}.p99_ms": f"{p.p99_ms:.2f}"}
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
@@ -68,6 +115,9 @@ def _level(health: Health, meter: Meter, config: RuntimeConfig, now_s: float) ->
             return DiagnosticStatus.ERROR, f"{event}: {reason}"
     if health.no_depth_reason:
         return DiagnosticStatus.WARN, f"no metric depth: {health.no_depth_reason}"
-    if health.camera_info_problem:
-        return DiagnosticStatus.WARN, health.camera_info_problem
+    if health.scale is not None and health.scale.held:
+        return DiagnosticStatus.WARN, f"the scale of {health.scale.age_s:.1f} s ago is held: {health.scale.reason}"
+    for problem in (health.self_check_problem, health.camera_info_problem, health.scan_problem):
+        if problem:
+            return DiagnosticStatus.WARN, problem
     return DiagnosticStatus.OK, "running"

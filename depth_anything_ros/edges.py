@@ -13,6 +13,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from .config import EdgesConfig
+from .postprocess import enlarge
+from .structs import DepthMap
+
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -124,6 +128,14 @@ def _goes_on(difference: Array, size: Array) -> Mask:
     for ahead in range(1, _SUPPORT + 1):
         goes_on[:, :end] &= np.abs(difference[:, ahead : end + ahead] - difference[:, :end]) <= np.float32(_SAME_SLOPE) * size[:, :end]
     return goes_on
+
+
+def enlarge_metric(depth_map: DepthMap, size_hw: tuple[int, int], max_depth_m: float, edges: EdgesConfig) -> DepthMap:
+    """Bring metric depth to its published size as `postprocess.enlarge` does, and treat what lies between two surfaces as `edges` says."""
+    large = enlarge(depth_map, size_hw, max_depth_m)
+    if edges.mode == "off":
+        return large
+    return DepthMap(without_edges(large.values, depth_map.values, edges.jump, edges.mode == "snap", max_depth_m), depth_map.kind)
 
 
 def with_far_policy(depth_m: Array, policy: str, far_m: float) -> Array:

@@ -17,5 +17,13 @@ class EngineError(DepthAnythingError):
     """An inference engine is unknown, not installed, cannot open the model or failed while running."""
 
 
+class CalibrationError(DepthAnythingError):
+    """A camera_info cannot be used for this image."""
+
+
+class TransformError(DepthAnythingError):
+    """Where a sensor or the camera is, is not known: TF has no such transform, or tf2_ros is not installed."""
+
+
 class ConfigError(DepthAnythingError):
     """A parameter value is out of range, of the wrong type, or contradicts another one."""

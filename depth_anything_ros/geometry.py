@@ -80,6 +80,18 @@ class Level:
         forward /= length
         return np.stack([forward, np.cross(up, forward), up])
 
+    @property
+    def camera_quat_level(self) -> tuple[float, float, float, float]:
+        """Unit quaternion (x, y, z, w) of the level frame in the camera's optical frame, as a TF from the one to the other has it.
+
+        Raises:
+            ConfigError: as `level_R_camera`.
+        """
+        vector = cv2.Rodrigues(self.level_R_camera.T)[0].ravel()  # axis times angle, which is never 0: up is not the optical z
+        angle = float(np.linalg.norm(vector))
+        x, y, z = (float(v) for v in vector * (math.sin(angle / 2) / angle))
+        return x, y, z, math.cos(angle / 2)
+
 
 class CloudBuilder:
     """Builds organised point clouds; keeps the rays of the last camera and one output buffer. Not thread-safe."""

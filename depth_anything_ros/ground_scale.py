@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigError
+from .rays import ImageCamera
 from .scale_filter import Fit, ScaleLimits, beyond_infinity, fit_inverse_depth, inverse_depth
 from .structs import DepthMap, Intrinsics
 
@@ -96,25 +97,29 @@ def plane_from_acceleration(height_m: float, acceleration: Sequence[float]) -> G
     return GroundPlane(height_m, (x, y, z))
 
 
-def floor_inverse_depth(plane: GroundPlane, intrinsics: Intrinsics, size_hw: tuple[int, int], stride: int = 1) -> npt.NDArray[np.float64]:
+def floor_inverse_depth(plane: GroundPlane, camera: Intrinsics | ImageCamera, size_hw: tuple[int, int], stride: int = 1) -> npt.NDArray[np.float64]:
     """Return one over the depth (along +Z) at which each pixel sees the floor; not above 0 at and above the horizon.
 
     Args:
         plane: the floor.
-        intrinsics: of the camera image; the map may have another size.
+        camera: of the camera image; the map may have another size.
         size_hw: of the map.
         stride: every n-th row and column.
 
     Returns:
-        (ceil(h / stride), ceil(w / stride)) float64 1/metres: the plane down.X = height of X = depth * ray.
+        (ceil(h / stride), ceil(w / stride)) float64 1/metres: the plane down.X = height of X = depth * ray. NaN where the lens has no ray.
     """
+    if isinstance(camera, ImageCamera) and camera.lens != "pinhole":
+        rays = camera.ray_table(size_hw, stride).xy.astype(np.float64)
+        return np.asarray((rays @ np.array(plane.down[:2]) + plane.down[2]) / plane.height_m)
+    intrinsics = camera.intrinsics if isinstance(camera, ImageCamera) else camera
     scale_x, scale_y = intrinsics.size_hw[1] / size_hw[1], intrinsics.size_hw[0] / size_hw[0]
     ray_x = ((np.arange(0, size_hw[1], stride) + 0.5) * scale_x - 0.5 - intrinsics.cx) / intrinsics.fx
     ray_y = ((np.arange(0, size_hw[0], stride) + 0.5) * scale_y - 0.5 - intrinsics.cy) / intrinsics.fy
     return (plane.down[0] * ray_x[None, :] + plane.down[1] * ray_y[:, None] + plane.down[2]) / plane.height_m
 
 
-def fit_to_ground(depth_map: DepthMap, intrinsics: Intrinsics | None, plane: GroundPlane | None, max_m: float, limits: ScaleLimits) -> Fit:
+def fit_to_ground(depth_map: DepthMap, camera: Intrinsics | ImageCamera | None, plane: GroundPlane | None, max_m: float, limits: ScaleLimits) -> Fit:
     """Fit a map to the floor: a factor for a metric map, scale and shift for a relative one.
 
     Everything below the horizon where the floor would be nearer than `max_m` is asked. A fit is refused where that is too
@@ -123,7 +128,7 @@ def fit_to_ground(depth_map: DepthMap, intrinsics: Intrinsics | None, plane: Gro
 
     Args:
         depth_map: what the model gave, of either kind, NaN = unknown.
-        intrinsics: of the camera image; None where it is not calibrated.
+        camera: of the camera image; None where it is not calibrated.
         plane: the floor; None where its direction is not known.
         max_m: floor farther away than this depth in metres is not used.
         limits: see `ScaleLimits`; up to 1 - min_inlier_ratio of those pixels may show something else.
@@ -131,10 +136,10 @@ def fit_to_ground(depth_map: DepthMap, intrinsics: Intrinsics | None, plane: Gro
     Returns:
         The fit of this frame, for `ScaleFilter.update`.
     """
-    if intrinsics is None or plane is None:
-        return Fit(reason="the camera is not calibrated" if intrinsics is None else "the direction of the floor is not known")
+    if camera is None or plane is None:
+        return Fit(reason="the camera is not calibrated" if camera is None else "the direction of the floor is not known")
     stride = max(1, math.ceil(math.sqrt(depth_map.values.size / 2 / _MAX_PIXELS)))
-    floor = floor_inverse_depth(plane, intrinsics, depth_map.size_hw, stride)
+    floor = floor_inverse_depth(plane, camera, depth_map.size_hw, stride)
     x = inverse_depth(depth_map)[::stride, ::stride].astype(np.float64)
     asked = floor >= 1 / max_m
     if asked.mean() < _MIN_ASKED:
@@ -153,7 +158,7 @@ def _no_floor(fit: Fit, x: npt.NDArray[np.float64], floor: npt.NDArray[np.float6
     below = float((errors[asked] < -max_error).mean())
     if below > _MAX_BELOW_FLOOR:
         return f"{below:.0%} of what should show the floor lies below it, {_MAX_BELOW_FLOOR:.0%} may"
-    return beyond_infinity(x, fit, max_error * float(floor.max()))
+    return beyond_infinity(x, fit, max_error * float(np.nanmax(floor)))
 
 
 def _cells_with(agree: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_], axis: int) -> int:

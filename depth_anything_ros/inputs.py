@@ -12,17 +12,18 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .camera import CameraInfoBuffer
 from .config import RuntimeConfig
+from .sensors import Sensors
 
 
 class Inputs:
-    """Subscriptions to the images and their camera_info."""
+    """Subscriptions to the images, their camera_info, and the sensors that the scale is measured against."""
 
     def __init__(self, node: Node, on_image: Callable[[Any], None]) -> None:
         """Remember where images go; nothing is subscribed before `open`."""
         self._node, self._on_image = node, on_image
         self._image: Any = None
         self._info: Any = None
-        self.camera_infos = CameraInfoBuffer()
+        self.camera_infos, self.sensors = CameraInfoBuffer(), Sensors(node)
 
     def open(self, config: RuntimeConfig) -> str:
         """Subscribe: best effort, newest only; where every frame counts, reliable and all of them. Returns the image topic."""
@@ -33,14 +34,17 @@ class Inputs:
         overridable = QoSOverridingOptions.with_default_policies()
         self._image = self._node.create_subscription(kind, topic, self._on_image, qos, qos_overriding_options=overridable)
         self._info = self._node.create_subscription(CameraInfo, "camera_info", self.camera_infos.add, _newest(), qos_overriding_options=overridable)
-        return str(self._image.topic_name)
+        self.sensors.follow(config.scale)
+        self.camera_infos.image_topic = str(self._image.topic_name)
+        return self.camera_infos.image_topic
 
     def close(self) -> None:
-        """Unsubscribe and forget the camera."""
+        """Unsubscribe and forget the camera and the sensors."""
         for subscription in filter(None, (self._image, self._info)):
             self._node.destroy_subscription(subscription)
         self._image = self._info = None
         self.camera_infos.clear()
+        self.sensors.close()
 
     def follow_best_effort_publishers(self) -> None:
         """Where every frame is wanted (reliable) but the camera is best effort, take what it gives rather than nothing."""

@@ -124,10 +124,10 @@ class _Table:
         nearest, farthest = self._settings.range_m
         distance = np.take(depth_m.reshape(-1), self._pixels)
         distance *= self._run
-        height = distance * self._slope
-        beyond = self._reaches & (distance > np.float32(farthest))
         with np.errstate(invalid="ignore"):  # a level ray to +Inf
-            inside = (height >= self._low) & (height <= self._high) & (distance >= np.float32(nearest)) & (distance <= np.float32(farthest))
+            height = distance * self._slope
+        beyond = self._reaches & (distance > np.float32(farthest))
+        inside = (height >= self._low) & (height <= self._high) & (distance >= np.float32(nearest)) & (distance <= np.float32(farthest))
         distance[~inside] = np.inf
         ranges = np.full(self._count, np.nan, np.float32)
         found = np.minimum.reduceat(distance, self._starts)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header
 
 _XYZ = [PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in enumerate("xyz")]
@@ -33,6 +33,11 @@ def depth_image(header: Header, depth_m: npt.NDArray[np.float32], encoding: str)
 def relative_image(header: Header, disparity: npt.NDArray[np.float32]) -> Image:
     """Return an affine-invariant disparity (H, W) float32 as a 32FC1 image: larger is nearer, no unit, NaN = unknown."""
     return _image(header, disparity, "32FC1")
+
+
+def confidence_image(header: Header, confidence: npt.NDArray[np.float32]) -> Image:
+    """Return a confidence (H, W) float32 as a 32FC1 image: 0 .. 1, NaN = unknown."""
+    return _image(header, confidence, "32FC1")
 
 
 def color_image(header: Header, rgb: npt.NDArray[np.uint8]) -> Image:
@@ -77,6 +82,24 @@ def cloud(header: Header, points: npt.NDArray[np.float32]) -> PointCloud2:
     message.fields = _XYZ + [_RGB] * (channels == 4)
     message.point_step, message.row_step = 4 * channels, 4 * channels * width
     fill_data(message, points)
+    return message
+
+
+def laser_scan(
+    header: Header, ranges_m: npt.NDArray[np.float32], angle_min_rad: float, angle_increment_rad: float, range_m: tuple[float, float]
+) -> LaserScan:
+    """Return a scan, all of it taken at one time.
+
+    Args:
+        header: with the camera image's stamp, and the level frame.
+        ranges_m: (n,) float32 metres, bearings increasing; +Inf = free as far as can be told, NaN = unknown.
+        angle_min_rad: bearing of the first one.
+        angle_increment_rad: from one to the next.
+        range_m: nearest and farthest metres that can be told.
+    """
+    message = LaserScan(header=header, angle_min=angle_min_rad, angle_increment=angle_increment_rad, range_min=range_m[0], range_max=range_m[1])
+    message.angle_max = angle_min_rad + angle_increment_rad * (len(ranges_m) - 1)
+    message.ranges = array("f", ranges_m.tobytes())
     return message
 
 

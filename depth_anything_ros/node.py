@@ -9,30 +9,34 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from .camera import Calibration
 from .config import RuntimeConfig
 from .decode import rgb_frame_from_compressed, rgb_frame_from_image
-from .diagnostics import Health, status
-from .engines import Engine, open_engine
+from .diagnostics import Health, publish_periodically, status
+from .engines import BuildWatch, Engine, open_engine, prepare_engine
 from .errors import ConfigError, DecodeError, DepthAnythingError
 from .inputs import Inputs
+from .live_scale import LiveScale
 from .memory import keep_freed_memory
 from .meter import Meter
 from .outputs import FrameResult, Outputs, maps_for
 from .parameters import NodeParameters
 from .pipeline import Pipeline
+from .scale_filter import ScaleState
+from .services import offer_service
+from .snapshot import Snapshots
 from .throttled_log import ThrottledLog
+from .transitions import BackgroundConfigure, free_state_machine
 from .worker import Worker
 
 CAMERA_INFO_GRACE_S = 1.0
@@ -64,14 +68,17 @@ class DepthNode(LifecycleNode):
         self._engine: Engine | None = None
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
+        self._scale = LiveScale(self._inputs.sensors)
+        self._snapshots = Snapshots()
+        offer_service(self, "reset_scale", self._worker.run, lambda: self._scale.forget(self.config.scale))
+        offer_service(self, "save_snapshot", self._worker.run, lambda: self._snapshots.save(self._engine, self._status()))
+        self.build_watch = BuildWatch(self.get_logger().info)
+        self.background = BackgroundConfigure(self)
         self._last_stamp_ns = 0
         self._throttled_log = ThrottledLog(self.get_logger())
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10), qos_overriding_options=overridable)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(self.config.diagnostics.period_s, self._publish_diagnostics, clock=steady)
+        publish_periodically(self, self.config.diagnostics.period_s, self._status)
         if self.config.frame_policy == "all":
-            self.create_timer(FOLLOW_PERIOD_S, self._inputs.follow_best_effort_publishers, clock=steady)
+            self.create_timer(FOLLOW_PERIOD_S, self._inputs.follow_best_effort_publishers, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
     def config(self) -> RuntimeConfig:
@@ -80,26 +87,26 @@ class DepthNode(LifecycleNode):
 
     # Lifecycle
 
-    def autostart(self) -> None:
-        """Configure and activate, where the parameter `autostart` says so; a failure is logged and leaves the node waiting."""
-        if self.config.autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+    def autostart(self, executor: SingleThreadedExecutor | None = None) -> None:
+        """Configure and activate, where `autostart` says so: beside an executor that spins, or at once; a failure leaves the node waiting."""
+        if self.config.autostart:
+            self.background.autostart(executor)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Open the engine on the worker's thread and create the publishers."""
+        """Build the engine where that is needed, open it on the worker's thread, and create the publishers."""
         started_s = time.monotonic()
+        self.health = Health(state="configuring")
         try:
+            prepare_engine(self.config, self.build_watch)
             self._engine = self._worker.run(lambda: open_engine(self.config))
             self._pipeline, self._outputs = Pipeline(self._engine), Outputs(self)
+            self._scale = LiveScale(self._inputs.sensors)
         except Exception as error:
             return self._transition_failed("configure", error)
         self._worker.set_policy(self.config.frame_policy == "latest", self.config.frame_queue_max)
-        self.health = Health(state="inactive")
+        self.health = Health(state="inactive", self_check_problem=self._engine.self_check_problem)
         self.meter.reset()
-        contract = self._engine.contract
-        self.get_logger().info(
-            f"opened model '{contract.name}' ({contract.output_kind}) with engine '{self._engine.name}' in {time.monotonic() - started_s:.2f} s"
-        )
+        self.get_logger().info(f"opened {self._engine} in {time.monotonic() - started_s:.2f} s; self-check: {self._engine.self_check}")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -150,19 +157,17 @@ class DepthNode(LifecycleNode):
 
     def close(self) -> None:
         """Free everything; the node is of no use afterwards."""
+        self.build_watch.cancel()
+        self.background.join()
         self._release()
         self._worker.stop()
         self.destroy_node()
-        # rclpy 9 leaves a lifecycle node's state machine to the garbage collector. Until that runs, the DDS participant lives on
-        # and answers discovery, and clients of the next node in this process wait many seconds for its services.
-        machine = getattr(self, "_state_machine", None)
-        if hasattr(machine, "destroy_when_not_in_use"):
-            machine.destroy_when_not_in_use()
+        free_state_machine(self)
 
     def _quiesce(self) -> None:
         self._inputs.close()
         self.meter.count("dropped", self._worker.clear())
-        self._worker.run(lambda: None)
+        self._worker.run(self._pipeline.reset if self._pipeline is not None else lambda: None)
         self._last_stamp_ns = 0
 
     def _release(self) -> None:
@@ -171,13 +176,14 @@ class DepthNode(LifecycleNode):
             self._outputs.destroy()
         if self._engine is not None:
             self._worker.run(self._engine.close)
-        self._engine = self._pipeline = self._outputs = None
+        self._engine = self._pipeline = self._outputs = self._snapshots.newest = None
         self.health = Health()
 
     # Data path
 
     def _on_image(self, image: Image | CompressedImage) -> None:
         self.meter.count("received")
+        self._inputs.sensors.follow(self.config.scale)
         stamp_ns = image.header.stamp.sec * 1_000_000_000 + image.header.stamp.nanosec
         if stamp_ns < self._last_stamp_ns:
             self.meter.count("stamp_jumps_back")
@@ -192,7 +198,7 @@ class DepthNode(LifecycleNode):
         outputs, pipeline, config = self._outputs, self._pipeline, self.config
         if outputs is None or pipeline is None:
             return
-        wanted = outputs.wanted()
+        wanted = outputs.due(outputs.wanted(), config)
         if not wanted - {"camera_info"}:
             self.meter.count("idle")
             return
@@ -200,16 +206,18 @@ class DepthNode(LifecycleNode):
         try:
             frame = rgb_frame_from_image(job.image) if isinstance(job.image, Image) else rgb_frame_from_compressed(job.image)
             decoded_s = time.monotonic()
-            calibration = self._inputs.camera_infos.calibration_for(job.image, frame.size_hw)
+            calibration = self._inputs.camera_infos.calibration_for(job.image, frame.size_hw, config.camera.image)
             if calibration.intrinsics is None:
-                wanted -= {"points"}
-            reason = pipeline.no_depth_reason(config, calibration.intrinsics)
-            self._note_problems(reason, calibration)
+                wanted -= {"points", "scan"}
+            reason = pipeline.no_depth_reason(config, calibration.intrinsics, is_measured=True)
             maps = maps_for(wanted, not reason, not pipeline.engine.contract.is_metric)
-            if not maps or self._awaits_camera_info(calibration):
+            if not maps or self._awaits_camera_info(calibration, pipeline):
+                self._note_problems(reason, calibration, pipeline)
                 self.meter.count("withheld")
                 return
-            prediction = pipeline(frame, config, calibration.intrinsics, maps)
+            measure = partial(self._scale, frame=frame, camera=calibration.camera, scale=config.scale)
+            prediction = pipeline(frame, config, calibration.intrinsics, maps, measure)
+            self._note_problems(prediction.no_depth_reason, calibration, pipeline, prediction.scale)
         except DecodeError as error:
             self._refuse(str(error))
             return
@@ -222,6 +230,9 @@ class DepthNode(LifecycleNode):
         depth_out_s = time.monotonic()
         age_s = (self.get_clock().now().nanoseconds - result.frame.stamp_ns) / 1e9
         published |= self._outputs.publish_rest(result, wanted)
+        self.health.scan_problem = self._outputs.scan_problem
+        if self.health.scan_problem:
+            self._throttled_log.warning(self.health.scan_problem)
         done_s = time.monotonic()
         stages = {"wait": taken_s - arrived_s, "decode": decoded_s - taken_s, **result.prediction.stage_s}
         stages |= {"publish": done_s - publishing_s, "callback_to_depth": depth_out_s - arrived_s}
@@ -229,22 +240,17 @@ class DepthNode(LifecycleNode):
         for stage, seconds in stages.items():
             self.meter.add(stage, seconds)
         self.meter.count("published" if published else "withheld")
+        self._snapshots.newest = result
 
-    def _awaits_camera_info(self, calibration: Calibration) -> bool:
+    def _awaits_camera_info(self, calibration: Calibration, pipeline: Pipeline) -> bool:
         """Whether a focal length may yet come: many drivers send the first image before the first camera_info."""
         waited_s = time.monotonic() - self.health.active_since_s
-        return self._needs_focal_length() and calibration.missing and waited_s < CAMERA_INFO_GRACE_S
+        return pipeline.needs_focal_length and calibration.missing and waited_s < CAMERA_INFO_GRACE_S
 
-    def _needs_focal_length(self) -> bool:
-        return self._engine is not None and self._engine.contract.output_kind == "depth_canonical_focal"
-
-    def _note_problems(self, no_depth_reason: str, calibration: Calibration) -> None:
-        self.health.no_depth_reason, self.health.camera_info_problem = no_depth_reason, calibration.problem
-        if no_depth_reason:
-            self._throttled_log.warning(f"no metric depth: {no_depth_reason}")
-        elif calibration.problem and not self._awaits_camera_info(calibration):
-            assumed = f", scaled for the assumed fallback_hfov_deg of {self.config.fallback_hfov_deg:g}" if self._needs_focal_length() else ""
-            self._throttled_log.warning(f"{calibration.problem}; depth goes out without cloud{assumed}")
+    def _note_problems(self, no_depth_reason: str, calibration: Calibration, pipeline: Pipeline, scale: ScaleState | None = None) -> None:
+        warning = self.health.note(no_depth_reason, calibration, scale, self.config.fallback_hfov_deg if pipeline.needs_focal_length else 0.0)
+        if warning and (no_depth_reason or not self._awaits_camera_info(calibration, pipeline)):
+            self._throttled_log.warning(warning)
 
     def _refuse(self, reason: str) -> None:
         self.health.last_refusal = reason
@@ -260,12 +266,9 @@ class DepthNode(LifecycleNode):
 
     # Watching it
 
-    def _publish_diagnostics(self) -> None:
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
+    def _status(self) -> DiagnosticStatus:
         name = self.get_fully_qualified_name()
-        message.status = [status(name, self.health, self.meter, self.config, self._engine, time.monotonic())]
-        self._diagnostics.publish(message)
+        return status(name, self.health, self.meter, self.config, self._engine, time.monotonic(), self.build_watch.text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -277,7 +280,7 @@ def main(argv: list[str] | None = None) -> int:
         node = DepthNode()
         executor = SingleThreadedExecutor()  # before autostart: Ctrl-C while rclpy makes one prints a traceback
         executor.add_node(node)
-        node.autostart()
+        node.autostart(executor)
         executor.spin()
     except ConfigError as error:
         print(f"depth_anything: {error}", file=sys.stderr)

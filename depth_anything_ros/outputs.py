@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, LaserScan, PointCloud2
 from std_msgs.msg import Header
 
 from . import messages
 from .camera import Calibration
 from .color import rgb_from_map
 from .config import RuntimeConfig
-from .geometry import CloudBuilder, scaled
+from .errors import ConfigError
+from .geometry import CloudBuilder
+from .laser_scan import ScanBuilder
+from .obstacles import points_from_depth, scan_from_depth
 from .pipeline import Prediction
-from .structs import DepthMap, Intrinsics, RgbFrame
+from .rays import ImageCamera
+from .structs import DepthMap, RgbFrame
 
 TOPICS: dict[str, tuple[str, type]] = {
     "depth": ("depth/image", Image),
     "points": ("depth/points", PointCloud2),
+    "scan": ("scan", LaserScan),
     "relative": ("depth/relative", Image),
+    "confidence": ("depth/confidence", Image),
     "color": ("depth/color", Image),
     "camera_info": ("depth/camera_info", CameraInfo),
 }
@@ -41,7 +47,7 @@ class FrameResult:
 
 
 def maps_for(wanted: frozenset[str], has_depth: bool, is_relative: bool) -> frozenset[str]:
-    """Return which maps (`depth`, `relative`) have to be made for the wanted outputs; empty where nothing can come of the frame.
+    """Return which maps (`depth`, `relative`, `confidence`) have to be made for the wanted outputs; empty where nothing can come of the frame.
 
     Args:
         wanted: outputs with a subscriber.
@@ -49,10 +55,12 @@ def maps_for(wanted: frozenset[str], has_depth: bool, is_relative: bool) -> froz
         is_relative: whether the model is relative.
     """
     maps = set()
-    if has_depth and wanted & {"depth", "points", "color"}:
+    if has_depth and wanted & {"depth", "points", "scan", "color"}:
         maps.add("depth")
     if is_relative and ("relative" in wanted or ("color" in wanted and not has_depth)):
         maps.add("relative")
+    if "confidence" in wanted:
+        maps.add("confidence")
     return frozenset(maps)
 
 
@@ -64,7 +72,9 @@ class Outputs:
         self._node = node
         overridable = QoSOverridingOptions.with_default_policies()
         self._publishers: dict[str, Any] = {}
-        self._cloud_builder = CloudBuilder()
+        self._cloud_builder, self._scan_builder = CloudBuilder(), ScanBuilder()
+        self._cloud_due_s = 0.0
+        self.scan_problem = ""
         try:
             for name, (topic, kind) in TOPICS.items():
                 self._publishers[name] = node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable)
@@ -81,6 +91,15 @@ class Outputs:
         """Return the outputs that have a subscriber; an output that nobody takes is not made."""
         return frozenset(name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0)
 
+    def due(self, wanted: frozenset[str], config: RuntimeConfig) -> frozenset[str]:
+        """Return which of the wanted outputs are to be made of a frame that comes now.
+
+        A cloud is made no more often than it may be. Without `camera.height_m` a subscriber of `scan` does not count: on many robots it
+        takes another sensor's.
+        """
+        late = {"points"} if config.cloud.max_hz > 0 and time.monotonic() < self._cloud_due_s else set()
+        return wanted - late - ({"scan"} if config.camera.height_m == 0 else set())
+
     def publish_depth(self, result: FrameResult, wanted: frozenset[str]) -> bool:
         """Publish the depth image and its camera_info, which others wait for; returns whether there was a depth image to publish."""
         depth, made = result.prediction.depth, result.prediction.depth or result.prediction.relative
@@ -93,11 +112,19 @@ class Outputs:
         return True
 
     def publish_rest(self, result: FrameResult, wanted: frozenset[str]) -> bool:
-        """Publish cloud, relative map and picture; returns whether there was any of them to publish."""
+        """Publish cloud, scan, confidence, relative map and picture; returns whether there was any of them to publish."""
         depth, relative, color = result.prediction.depth, result.prediction.relative, result.config.color
+        sure_depth = result.prediction.points_depth
         made, published = depth or relative, False
-        if depth is not None and result.calibration.intrinsics is not None and "points" in wanted:
-            self._publishers["points"].publish(self._cloud(result, depth, result.calibration.intrinsics))
+        self.scan_problem = ""
+        if sure_depth is not None and result.calibration.camera is not None:
+            if "points" in wanted:
+                self._publishers["points"].publish(self._cloud(result, sure_depth, result.calibration.camera))
+                published = True
+            if "scan" in wanted:
+                published |= self._publish_scan(result, sure_depth, result.calibration.camera)
+        if result.prediction.confidence is not None and "confidence" in wanted:
+            self._publishers["confidence"].publish(messages.confidence_image(result.header, result.prediction.confidence))
             published = True
         if relative is not None and "relative" in wanted:
             self._publishers["relative"].publish(messages.relative_image(result.header, relative.values))
@@ -108,11 +135,22 @@ class Outputs:
             published = True
         return published
 
-    def _cloud(self, result: FrameResult, depth: DepthMap, intrinsics: Intrinsics) -> PointCloud2:
-        cloud = result.config.cloud
-        rgb = result.frame.rgb if cloud.fields == "xyzrgb" else None
-        range_m = cloud.min_m, cloud.max_m or math.inf
-        return messages.cloud(result.header, self._cloud_builder(depth.values, scaled(intrinsics, depth.size_hw), rgb, cloud.stride, range_m))
+    def _cloud(self, result: FrameResult, depth: DepthMap, camera: ImageCamera) -> PointCloud2:
+        if result.config.cloud.max_hz > 0:
+            period_s, late_s = 1 / result.config.cloud.max_hz, time.monotonic() - self._cloud_due_s
+            self._cloud_due_s += period_s if late_s < period_s else late_s + period_s  # one that comes a little late delays none after it
+        return messages.cloud(result.header, points_from_depth(self._cloud_builder, depth.values, camera, result.frame.rgb, result.config))
+
+    def _publish_scan(self, result: FrameResult, depth: DepthMap, camera: ImageCamera) -> bool:
+        try:
+            scan = scan_from_depth(self._scan_builder, depth.values, camera, result.config)
+        except ConfigError as error:
+            self.scan_problem = f"no scan: {error}"
+            return False
+        header = Header(stamp=result.header.stamp, frame_id=result.config.scan.frame_id or f"{result.header.frame_id}_level")
+        message = messages.laser_scan(header, scan.ranges_m, scan.angle_min_rad, scan.angle_increment_rad, scan.range_m)
+        self._publishers["scan"].publish(message)
+        return True
 
 
 def _qos() -> QoSProfile:

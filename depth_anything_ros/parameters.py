@@ -10,7 +10,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from .config import PARAMETERS, Parameter, RuntimeConfig
+from .config import PARAMETERS, RuntimeConfig
+from .config_parameter import Parameter
 from .errors import ConfigError
 
 _CHANGES = {"live": "", "configure": "Changes while unconfigured.", "start": "Set at start."}
@@ -19,6 +20,7 @@ _CHANGES = {"live": "", "configure": "Changes while unconfigured.", "start": "Se
 def descriptor(parameter: Parameter) -> ParameterDescriptor:
     """Return what `ros2 param describe` shows."""
     described = ParameterDescriptor(description=parameter.text, read_only=parameter.when == "start")
+    described.dynamic_typing = parameter.of_numbers  # ROS cannot tell what an empty list is made of, nor takes [0, 0, 1] for floats
     constraints = [f"One of: {', '.join(parameter.choices)}."] if parameter.choices else []
     described.additional_constraints = " ".join(filter(None, [*constraints, _CHANGES[parameter.when]]))
     if parameter.low is not None and parameter.high is not None:

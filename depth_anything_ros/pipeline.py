@@ -1,6 +1,7 @@
 """RgbFrame -> metric depth, in one readable line of stages. The file to read first.
 
-    RgbFrame --preprocess--> EngineInput --engine--> raw --map_from_raw--> DepthMap --metric_map--> metres --enlarge--> published size
+    RgbFrame --preprocess--> EngineInput --engine--> raw --map_from_raw--> DepthMap --temporal--> DepthMap --scale--> metres
+    --enlarge--> published size
 
 The node, the command line and the evaluation share this; none of them does arithmetic of its own.
 """
@@ -8,17 +9,30 @@ The node, the command line and the evaluation share this; none of them does arit
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
+from .confidence import confidence
 from .config import RuntimeConfig
+from .edges import enlarge_metric
 from .engines import Engine
 from .geometry import intrinsics_from_hfov
 from .postprocess import FARTHEST_M, enlarge, map_from_raw
 from .preprocess import Preprocessor
 from .scale import metric_map
-from .structs import DepthMap, Intrinsics, RgbFrame
+from .scale_filter import ScaleState
+from .structs import DepthMap, EngineInput, Intrinsics, RgbFrame
+from .temporal import TemporalFilter, grey_from_input
 
 EVERYTHING = frozenset({"depth", "relative"})
+MEASURED_SCALES = ("reference", "ground_plane")
+"""Values of `scale.mode` that need more than the image."""
+
+MeasureScale = Callable[[DepthMap], ScaleState]
+"""Measures the scale of a frame's map, at the network's size."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +44,18 @@ class Prediction:
         relative: `disparity_affine_invariant` at the published size for a relative model, otherwise None.
         no_depth_reason: why `depth` is None and what would give it; empty otherwise.
         stage_s: seconds spent in preprocess, infer and postprocess.
+        confidence: (H, W) float32 of `confidence.confidence` at the published size, or None where nobody asks for it.
+        points_depth: `depth` without the pixels below `confidence.min` (NaN), for cloud and scan; `depth` itself where that is 0.
+        scale: how the scale was measured, None where it was not.
     """
 
     depth: DepthMap | None
     relative: DepthMap | None
     no_depth_reason: str
     stage_s: dict[str, float]
+    confidence: npt.NDArray[np.float32] | None = None
+    points_depth: DepthMap | None = None
+    scale: ScaleState | None = None
 
 
 class Pipeline:
@@ -45,18 +65,43 @@ class Pipeline:
         """Take an open engine; the caller closes it."""
         self.engine = engine
         self._preprocess = Preprocessor(engine.contract)
+        self._temporal = TemporalFilter()
 
-    def no_depth_reason(self, config: RuntimeConfig, intrinsics: Intrinsics | None) -> str:
-        """Return why no metric depth can come of a frame, and what would give it; empty where it can."""
-        kind = self.engine.contract.output_kind
-        if kind == "disparity_affine_invariant" and config.scale.mode != "fixed":
-            return "the model is relative: set scale.mode to fixed with scale.factor and scale.offset, or use a metric model"
+    @property
+    def needs_focal_length(self) -> bool:
+        """Whether the model's depth depends on the camera's focal length."""
+        return self.engine.contract.output_kind == "depth_canonical_focal"
+
+    def reset(self) -> None:
+        """Forget the frames so far: the next one starts a new sequence."""
+        self._temporal.reset()
+
+    def no_depth_reason(self, config: RuntimeConfig, intrinsics: Intrinsics | None, is_measured: bool = False) -> str:
+        """Return why no metric depth can come of a frame, and what would give it; empty where it can.
+
+        Args:
+            config: of the frame.
+            intrinsics: as for `__call__`.
+            is_measured: whether `__call__` will be given `measure_scale`; what that finds is not known before.
+        """
+        kind, mode = self.engine.contract.output_kind, config.scale.mode
+        if mode in MEASURED_SCALES and not is_measured:
+            return f"scale.mode {mode} is for the running node: it measures while images arrive"
+        if kind == "disparity_affine_invariant" and mode not in ("fixed", *MEASURED_SCALES):
+            return (
+                "the model is relative: set scale.mode to fixed with scale.factor and scale.offset, reference or ground_plane, or use a metric model"
+            )
         if kind == "depth_canonical_focal" and intrinsics is None and config.fallback_hfov_deg == 0:
             return "the model needs the focal length: publish a valid camera_info or set fallback_hfov_deg"
         return ""
 
     def __call__(
-        self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None = None, wanted: frozenset[str] = EVERYTHING
+        self,
+        frame: RgbFrame,
+        config: RuntimeConfig,
+        intrinsics: Intrinsics | None = None,
+        wanted: frozenset[str] = EVERYTHING,
+        measure_scale: MeasureScale | None = None,
     ) -> Prediction:
         """Predict the depth of one frame.
 
@@ -64,7 +109,8 @@ class Pipeline:
             frame: a decoded image.
             config: scale, size and range of the result.
             intrinsics: the camera's, for an image of the frame's size; None where it is not calibrated.
-            wanted: `depth`, `relative` or both; what is not wanted is not brought to the published size.
+            wanted: of `depth`, `relative` and `confidence`; what is not wanted is not brought to the published size.
+            measure_scale: for the modes of `MEASURED_SCALES`.
 
         Raises:
             DecodeError: the frame has a size that the model cannot take.
@@ -75,24 +121,63 @@ class Pipeline:
         preprocessed = time.perf_counter()
         raw = self.engine.infer(engine_input.tensor)
         inferred = time.perf_counter()
-        contract, size_hw = self.engine.contract, published_size_hw(frame.size_hw, config)
-        depth = relative = None
-        reason = self.no_depth_reason(config, intrinsics)
-        if not reason or not contract.is_metric:
-            predicted = map_from_raw(raw, engine_input.resize, contract, self._focal_px(frame, config, intrinsics))
-            metric = metric_map(predicted, config.scale) if "depth" in wanted else None
-            limits = [limit for limit in (contract.max_depth_m, config.depth.max_m) if limit]
-            depth = enlarge(metric, size_hw, min(limits, default=FARTHEST_M)) if metric else None
-            relative = enlarge(predicted, size_hw) if "relative" in wanted and not contract.is_metric else None
+        prediction = Prediction(None, None, self.no_depth_reason(config, intrinsics, measure_scale is not None), {})
+        if not prediction.no_depth_reason or not self.engine.contract.is_metric:
+            predicted = map_from_raw(raw, engine_input.resize, self.engine.contract, self._focal_px(frame, config, intrinsics))
+            predicted = self._steadied(predicted, engine_input, frame.stamp_ns, config)
+            size_hw = published_size_hw(frame.size_hw, config)
+            prediction = self._prediction(predicted, size_hw, config, wanted, measure_scale, prediction.no_depth_reason)
         done = time.perf_counter()
-        stages = {"preprocess": preprocessed - started, "infer": inferred - preprocessed, "postprocess": done - inferred}
-        return Prediction(depth, relative, reason, stages)
+        return replace(prediction, stage_s={"preprocess": preprocessed - started, "infer": inferred - preprocessed, "postprocess": done - inferred})
+
+    def _steadied(self, predicted: DepthMap, engine_input: EngineInput, stamp_ns: int, config: RuntimeConfig) -> DepthMap:
+        """Return the map in agreement with the frames before; the very same with temporal.mode off."""
+        temporal = config.temporal
+        if temporal.mode == "off":
+            self._temporal.reset()
+            return predicted
+        grey = grey_from_input(engine_input, self.engine.contract)
+        return self._temporal(predicted, grey, stamp_ns, temporal.mode, temporal.memory_s, temporal.depth_change)
+
+    def _prediction(
+        self,
+        predicted: DepthMap,
+        size_hw: tuple[int, int],
+        config: RuntimeConfig,
+        wanted: frozenset[str],
+        measure_scale: MeasureScale | None,
+        reason: str,
+    ) -> Prediction:
+        """Give a map its scale and bring what is wanted of it to the published size; a `reason` keeps it from becoming depth."""
+        metric = scale = sure = None
+        if "depth" in wanted and not reason and config.scale.mode in MEASURED_SCALES and measure_scale is not None:
+            scale = measure_scale(predicted)
+            metric = scale.apply(predicted)
+            reason = scale.reason if metric is None else ""
+        elif "depth" in wanted and not reason:
+            metric = metric_map(predicted, config.scale)
+        limits = [limit for limit in (self.engine.contract.max_depth_m, config.depth.max_m) if limit]
+        depth = enlarge_metric(metric, size_hw, min(limits, default=FARTHEST_M), config.edges) if metric else None
+        # Where no scale was found, the relative map takes the place of the depth in the picture for people.
+        shows_relative = "relative" in wanted or (scale is not None and depth is None)
+        relative = enlarge(predicted, size_hw) if shows_relative and predicted.kind != "depth_m" else None
+        if "confidence" in wanted or config.confidence.min > 0:
+            unitless = DepthMap(confidence(predicted, self._temporal.before), "disparity_affine_invariant")
+            sure = enlarge(unitless, size_hw).values
+        return Prediction(depth, relative, reason, {}, sure, _without(depth, sure, config.confidence.min), scale)
 
     def _focal_px(self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None) -> float | None:
         """Return the focal length that the model needs; None where it needs none."""
-        if self.engine.contract.output_kind != "depth_canonical_focal":
+        if not self.needs_focal_length:
             return None
         return (intrinsics or intrinsics_from_hfov(config.fallback_hfov_deg, frame.size_hw)).fx
+
+
+def _without(depth: DepthMap | None, sure: npt.NDArray[np.float32] | None, least: float) -> DepthMap | None:
+    """Return the depth with NaN where the confidence is below a limit; what is beyond range has none and stays."""
+    if depth is None or sure is None or least <= 0:
+        return depth
+    return DepthMap(np.where(sure < np.float32(least), np.float32(np.nan), depth.values), depth.kind)
 
 
 def published_size_hw(image_size_hw: tuple[int, int], config: RuntimeConfig) -> tuple[int, int]:

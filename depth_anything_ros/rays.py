@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DepthAnythingError
+from .errors import CalibrationError
 from .geometry import intrinsics_from_k, scaled
 from .structs import Intrinsics
 
@@ -33,10 +33,6 @@ _BLOCK = 4096
 """Pixels solved at a time: what they need stays in the processor's cache."""
 _WIDEST_RAD = math.radians(89.5)
 """Angle from the optical axis of the widest ray: at 90 degrees there is no point in front of the camera."""
-
-
-class CalibrationError(DepthAnythingError):
-    """A camera_info cannot be used for this image."""
 
 
 @dataclass(frozen=True)

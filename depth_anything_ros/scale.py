@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .config import ScaleConfig
+from .config_scale import ScaleConfig
 from .structs import DepthMap
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .config import ScaleConfig
+from .config_scale import ScaleConfig
 from .scale import metric_map
 from .structs import DepthMap
 

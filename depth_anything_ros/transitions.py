@@ -84,3 +84,14 @@ class BackgroundConfigure:
         """Wait until nothing configures any more."""
         for thread in self._threads:
             thread.join()
+
+
+def free_state_machine(node: LifecycleNode) -> None:
+    """Free what rclpy 9 leaves to the garbage collector: the state machine of a lifecycle node that was destroyed.
+
+    Until that runs, the DDS participant lives on and answers discovery, and clients of the next node in this process wait many seconds for
+    its services.
+    """
+    machine = getattr(node, "_state_machine", None)
+    if machine is not None and hasattr(machine, "destroy_when_not_in_use"):
+        machine.destroy_when_not_in_use()

@@ -22,6 +22,7 @@ CONFIG = Path(__file__).resolve().parent.parent / "config"
 FASTDDS_PROFILE = CONFIG / "fastdds_shm16.xml"
 
 PARAMETER_TYPES: dict[str, type] = {"model": str, "engine": str, "image_transport": str, "autostart": bool, "use_sim_time": bool}
+PARAMETER_TYPES |= {"camera.height_m": float, "camera.roll_deg": float, "camera.pitch_deg": float}
 """Arguments that are parameters of the node under the same name."""
 
 ARGUMENTS: dict[str, tuple[str, str]] = {
@@ -34,6 +35,9 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "image_transport": ("", "raw or compressed; empty = from params_file, else the node's default"),
     "autostart": ("", "true: configure and activate at start; false: wait for transitions; empty = from params_file, else the node's default"),
     "use_sim_time": ("", "true: take the time from /clock; empty = from params_file, else the wall clock"),
+    "camera.height_m": ("", "metres of the camera above the floor; empty = from params_file, else unknown"),
+    "camera.roll_deg": ("", "degrees, positive tips the camera to its right; empty = from params_file, else 0"),
+    "camera.pitch_deg": ("", "degrees, positive looks down; empty = from params_file, else 0"),
     "params_file": (str(CONFIG / "depth.yaml"), "YAML file with parameters of the node"),
     "log_level": ("", "debug, info, warn, error or fatal; empty = ROS's default"),
     "rviz": ("false", "true: show image, depth and point cloud in RViz"),

@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
 
 from depth_anything_ros.engines.synthetic_engine import draw_frame_number
 from depth_anything_ros.messages import fill_data
@@ -23,7 +23,9 @@ from depth_anything_ros.node import DepthNode
 RELIABLE = QoSProfile(depth=50)
 BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 KINDS = {
-    "depth/image": Image, "depth/relative": Image, "depth/color": Image, "depth/camera_info": CameraInfo, "depth/points": PointCloud2,
+    "depth/image": Image, "depth/relative": Image, "depth/confidence": Image,
+    "depth/color": Image, "depth/camera_info": CameraInfo, "depth/points": PointCloud2,
+    "scan": LaserScan,
 }  # fmt: skip
 
 
@@ -112,8 +114,10 @@ class Rig:
             "depth/image": "depth",
             "depth/relative": "relative",
             "depth/color": "color",
+            "depth/confidence": "confidence",
             "depth/camera_info": "camera_info",
             "depth/points": "points",
+            "scan": "scan",
         }
         self.wait(lambda: self.node._outputs.wanted() >= {wanted[topic] for topic in self.got}, "matching")
 

@@ -35,9 +35,22 @@ def test_update_changes_only_what_it_names():
         ({"autostart": 1}, "autostart: 1 is not true or false"),
         ({"scale.factor": float("nan")}, "scale.factor: nan is not finite"),
         ({"depth.encoding": "mono8"}, "depth.encoding: 'mono8' is not one of 32FC1, 16UC1"),
+        ({"scale.reference.quat_xyzw": ["a"]}, r"scale.reference.quat_xyzw: \['a'\] is not a list of numbers"),
+        ({"scale.reference.translation_m": 1.0}, "scale.reference.translation_m: 1.0 is not a list of numbers"),
+        ({"scale.reference.translation_m": [0, 0, float("inf")]}, "scale.reference.translation_m: inf is not finite"),
+        ({"scale.reference.translation_m": [0, 0, 1]}, "have 3 and 0 numbers: give 3 and 4, or none for TF"),
+        ({"onnxruntime.providers": [1.0]}, r"onnxruntime.providers: \[1.0\] is not a list of texts"),
         ({"no.such": 1}, "no.such: no such parameter"),
         ({"color.near_m": 20.0}, r"color.far_m \(10\) must be above color.near_m \(20\)"),
         ({"cloud.min_m": 3.0, "cloud.max_m": 2.0}, r"cloud.max_m \(2\) must be 0 or above cloud.min_m \(3\)"),
+        ({"cloud.far_policy": "clamp"}, "cloud.far_policy clamp needs cloud.max_m"),
+        ({"cloud.min_height_m": 0.1}, "cloud.min_height_m and cloud.max_height_m need camera.height_m"),
+        (
+            {"cloud.min_height_m": 2.0, "cloud.max_height_m": 1.0, "camera.height_m": 0.5},
+            r"cloud.max_height_m \(1\) must be above cloud.min_height_m \(2\)",
+        ),
+        ({"scan.min_height_m": 1.0}, r"scan.max_height_m \(1\) must be above scan.min_height_m \(1\)"),
+        ({"scan.min_m": 9.0}, r"scan.max_m \(8\) must be above scan.min_m \(9\)"),
     ],
 )
 def test_bad_values_say_what_is_wrong(values, message):
@@ -57,6 +70,7 @@ def test_readme_table_is_the_generated_one():
 def test_every_parameter_stands_in_a_test_of_the_node_or_an_engine():
     """That a parameter changes something is shown where it acts; this only finds the ones that nobody thought of."""
     folder = Path(__file__).parent
-    text = "".join(path.read_text() for path in folder.glob("test_*.py") if path.name != "test_config.py")
+    tests = [path for path in (*folder.glob("test_*.py"), *folder.glob("stand_ins/*_cases.py")) if path.name != "test_config.py"]
+    text = "".join(path.read_text() for path in tests)
     forgotten = [name for name in PARAMETERS if name not in text and name.replace(".", "__") not in text]
     assert not forgotten

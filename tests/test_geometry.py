@@ -156,6 +156,18 @@ def test_level_of_a_tf_is_that_of_its_angles():
     np.testing.assert_allclose(np.linalg.det(level.level_R_camera), 1)
 
 
+def test_quaternion_of_the_level_frame_turns_its_axes_into_the_cameras():
+    """Straight ahead: the inverse of the usual optical rotation (-0.5, 0.5, -0.5, 0.5), turned about the optical axes."""
+    np.testing.assert_allclose(Level.from_roll_pitch(0, 0, 1).camera_quat_level, (0.5, -0.5, 0.5, 0.5), atol=1e-12)
+    for roll, pitch in ((0.3, 0.5), (-2.0, -1.0), (math.pi, 0.0)):
+        level = Level.from_roll_pitch(roll, pitch, 1)
+        x, y, z, w = level.camera_quat_level
+        across = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        turned = np.eye(3) + 2 * w * across + 2 * across @ across
+        np.testing.assert_allclose(turned, level.level_R_camera.T, atol=1e-9)
+        assert math.hypot(x, y, z, w) == pytest.approx(1)
+
+
 def test_a_camera_that_looks_straight_down_has_no_level_direction():
     with pytest.raises(ConfigError, match="looks straight down"):
         _ = Level((0.0, 0.0, -1.0), 1.0).level_R_camera

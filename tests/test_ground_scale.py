@@ -13,6 +13,7 @@ from depth_anything_ros.ground_scale import (
     plane_from_mounting,
     plane_from_transform,
 )
+from depth_anything_ros.rays import ImageCamera
 from depth_anything_ros.reference_points import rigid_transform
 from depth_anything_ros.scale_filter import ScaleFilter, ScaleLimits
 from depth_anything_ros.structs import DepthMap
@@ -192,6 +193,16 @@ def test_floor_is_what_a_ray_tracer_sees(stride, roll_deg):
     truth = depth_m(Room(low=(-99, -99, 0), high=(99, 99, 99)), pose)[::stride, ::stride]
     floor = floor_inverse_depth(plane_from_mounting(1.1, 25, roll_deg), CAMERA, MAP_HW, stride)
     np.testing.assert_allclose(floor[floor > 0.05], 1 / truth[floor > 0.05], rtol=1e-5)
+
+
+def test_floor_of_a_distorted_camera_is_where_its_points_project_to():
+    camera = ImageCamera(CAMERA, "polynomial", (-0.25, 0.06, 0.001, -0.002, 0.0, 0.0, 0.0, 0.0))
+    floor = floor_inverse_depth(plane_from_mounting(HEIGHT_M, 0.0), camera, CAMERA.size_hw)
+    for x, z in ((0.0, 1.5), (-0.6, 2.0), (1.5, 4.0)):
+        ((u, v),) = camera.project(np.array([[x, HEIGHT_M, z]]))
+        assert floor[round(v), round(u)] == pytest.approx(1 / z, rel=0.01)
+    fit = fit_to_ground(DepthMap((1 / np.maximum(floor, 0.01)).astype(np.float32), "depth_m"), camera, plane_from_mounting(HEIGHT_M, 0.0), 10, LIMITS)
+    assert fit.scale == pytest.approx(1, rel=1e-3)
 
 
 @pytest.mark.parametrize("height_m", [0.0, -1.0, math.nan, math.inf])

@@ -10,16 +10,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"structs", "errors"},
-    {"config", "contract", "meter", "memory", "throttled_log", "transport"},
-    {"decode", "preprocess", "postprocess", "geometry", "scale", "engines", "color"},
-    {"messages", "pipeline", "camera"},
-    {"worker", "predict"},
-    {"parameters", "inputs", "outputs", "diagnostics"},
+    {"config", "config_parameter", "config_scale", "contract", "meter", "memory", "overlap", "throttled_log", "transport"},
+    {"arguments", "decode", "preprocess", "postprocess", "geometry", "rays", "scale", "engines", "color", "self_check"},
+    {"edges", "laser_scan", "temporal", "confidence", "reference_points", "reference_scale", "scale_filter", "ground_scale", "cuda"},
+    {"messages", "pipeline", "camera", "reference_messages", "obstacles"},
+    {"worker", "predict", "build_engine", "bag", "video"},
+    {"parameters", "inputs", "outputs", "diagnostics", "transitions", "sensors", "transforms", "live_scale", "services", "snapshot"},
     {"node"},
     {"demo"},
 ]
-OPTIONAL = {"torch", "tensorrt", "pycuda", "onnxruntime", "rclpy", "cv_bridge", "sensor_msgs", "std_msgs", "diagnostic_msgs"}
-TRAINING_MAY_USE = {"structs", "contract", "preprocess", "postprocess", "geometry", "errors"}
+OPTIONAL = {
+    *("torch", "tensorrt", "pycuda", "onnxruntime", "rclpy", "cv_bridge", "sensor_msgs", "std_msgs", "diagnostic_msgs", "lifecycle_msgs", "std_srvs"),
+    *("rosbags", "lz4", "yaml"),
+}
+TRAINING_MAY_USE = {"structs", "contract", "preprocess", "postprocess", "geometry", "errors", "self_check"}
 
 
 def imported_siblings(path: Path) -> set[str]:
@@ -28,7 +32,7 @@ def imported_siblings(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names if not alias.name.startswith("__")}
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         found |= {name.split(".")[1] for name in names if name.startswith("depth_anything_ros.")}

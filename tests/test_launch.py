@@ -209,7 +209,7 @@ def overrides(heard: dict[str, Any]) -> dict[str, Any]:
 
 
 def documented_arguments() -> set[str]:
-    return set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "ros2_install.md").read_text(), re.MULTILINE))
+    return set(re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "docs" / "ros2_install.md").read_text(), re.MULTILINE))
 
 
 def test_launch_file_declares_the_documented_arguments_each_with_a_description(launch_file: ModuleType) -> None:

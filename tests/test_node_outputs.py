@@ -139,6 +139,7 @@ def test_every_pair_of_qos_connects(rig, qos, camera_qos):
 ENDPOINTS = {
     "/image": ("subscription", "best_effort"),
     "/camera_info": ("subscription", "best_effort"),
+    "/scan": ("publisher", "reliable"),
     **{f"/depth/{name}": ("publisher", "reliable") for name in ("image", "camera_info", "points", "relative", "color")},
 }
 

@@ -17,7 +17,14 @@ import depth_anything_ros
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "depth_anything_ros"
-SHARED = ("package.xml", "launch/depth.launch.py", "config/depth.yaml", "config/depth.rviz", "config/fastdds_shm16.xml")
+SHARED = (
+    "package.xml",
+    "launch/depth.launch.py",
+    "config/depth.yaml",
+    "config/depth.rviz",
+    "config/fastdds_shm16.xml",
+    "launch/nav2_depth.launch.py",
+)
 LEFT_OUT = (".*", "build", "install", "log", "training", "tests", "docs", "benchmarks", "*.egg-info", "__pycache__")
 
 

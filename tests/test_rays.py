@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from depth_anything_ros.rays import CalibrationError, CameraModel, RayTable
+from depth_anything_ros.errors import CalibrationError
+from depth_anything_ros.rays import CameraModel, RayTable
 
 SIZE = (480, 640)
 K = (400.0, 0.0, 319.5, 0.0, 410.0, 239.5, 0.0, 0.0, 1.0)
