@@ -94,7 +94,9 @@ class CameraConfig:
         "raw: K and distortion of camera_info count; rectified: P; auto: rectified where the topic's last part begins with image_rect",
         choices=("auto", "raw", "rectified"),
     )
-    height_m: float = _param(0.0, "metres of the camera above the floor; 0 = unknown: no scan, no cloud heights", limits=(0.0, HIGHEST_M))
+    height_m: float = _param(
+        0.0, "metres of the camera above the floor; 0 = unknown: no scan, no cloud heights, no scale from the ground", limits=(0.0, HIGHEST_M)
+    )
     roll_deg: float = _param(0.0, "degrees; positive: the camera is tipped to its right (REP 103)", limits=(-180.0, 180.0))
     pitch_deg: float = _param(0.0, "degrees; positive: the camera looks down (REP 103)", limits=(-89.0, 89.0))
 
@@ -183,6 +185,8 @@ class RuntimeConfig:
             raise ConfigError(f"cloud.max_m ({self.cloud.max_m:g}) must be 0 or above cloud.min_m ({self.cloud.min_m:g})")
         if self.cloud.far_policy == "clamp" and self.cloud.max_m == 0:
             raise ConfigError("cloud.far_policy clamp needs cloud.max_m: where far points are put")
+        if self.scale.mode == "ground_plane" and self.scale.ground.source != "tf" and self.camera.height_m == 0:
+            raise ConfigError("scale.mode ground_plane needs camera.height_m above 0: measure the camera's height above the floor")
         if self.cloud.has_heights and self.camera.height_m == 0:
             raise ConfigError("cloud.min_height_m and cloud.max_height_m need camera.height_m")
         for name, low, high in (

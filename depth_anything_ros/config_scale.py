@@ -41,13 +41,10 @@ class GroundConfig:
 
     source: str = _param(
         "parameters",
-        "parameters: height_m, pitch_deg, roll_deg; tf: the camera's pose in scale.ground.frame; imu: height_m, and down from the topic imu",
+        "parameters: camera.height_m, pitch_deg and roll_deg; tf: the pose in scale.ground.frame; imu: camera.height_m, and down from the topic imu",
         choices=("parameters", "tf", "imu"),
     )
     frame: str = _param("base_footprint", "source tf: the frame whose z = 0 is the floor, z up")
-    height_m: float = _param(0.0, "metres from the floor to the camera; must be set for parameters and imu", limits=(0.0, 100.0))
-    pitch_deg: float = _param(0.0, "degrees; positive looks down", limits=(-90.0, 90.0))
-    roll_deg: float = _param(0.0, "degrees; positive tilts the camera's right side down", limits=(-180.0, 180.0))
     max_m: float = _param(10.0, "metres; floor that is farther away is not used", limits=(0.5, 100.0))
     max_error: float = _param(0.1, "see scale.reference.max_error", limits=(0.01, 0.5))
     min_points: int = _param(200, "see scale.reference.min_points", limits=(2, 100000))
@@ -72,11 +69,6 @@ class ScaleConfig:
     max_age_s: float = _param(10.0, "seconds for which the last good scale is held; then no metric depth goes out", limits=(0.1, 3600.0))
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     ground: GroundConfig = field(default_factory=GroundConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse a floor without a height."""
-        if self.mode == "ground_plane" and self.ground.source != "tf" and self.ground.height_m == 0:
-            raise ConfigError("scale.mode ground_plane needs scale.ground.height_m above 0: measure the camera's height above the floor")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .config import RuntimeConfig
 from .config_scale import ScaleConfig
 from .errors import ConfigError, DecodeError, TransformError
 from .ground_scale import fit_to_ground
@@ -36,18 +37,19 @@ class LiveScale:
         self.reset()
         return "the scale is forgotten; the next frame that gives one starts anew"
 
-    def __call__(self, depth_map: DepthMap, frame: RgbFrame, camera: ImageCamera | None, scale: ScaleConfig) -> ScaleState:
+    def __call__(self, depth_map: DepthMap, frame: RgbFrame, camera: ImageCamera | None, config: RuntimeConfig) -> ScaleState:
         """Return the scale of a map.
 
         Args:
             depth_map: what the model gave for the frame, at the network's size, of either kind.
             frame: the camera image; its stamp and frame count.
             camera: of the image, None where it is not calibrated.
-            scale: `mode` is reference or ground_plane.
+            config: `scale.mode` is reference or ground_plane.
 
         Returns:
             The filtered scale; where this frame gives none, the last good one is held, and `reason` says why.
         """
+        scale = config.scale
         measured_by = scale.mode, scale.reference.type, scale.ground.source
         if measured_by != self._measured_by:
             self.reset()
@@ -58,15 +60,16 @@ class LiveScale:
             *(scale.filter_s, scale.max_jump, scale.max_age_s),
         )
         try:
-            fit = self._fit(depth_map, frame, camera, scale, limits)
+            fit = self._fit(depth_map, frame, camera, config, limits)
         except (ConfigError, DecodeError, TransformError) as error:
             fit = Fit(reason=str(error))
         return self._filter.update(fit, frame.stamp_ns, limits)
 
-    def _fit(self, depth_map: DepthMap, frame: RgbFrame, camera: ImageCamera | None, scale: ScaleConfig, limits: ScaleLimits) -> Fit:
+    def _fit(self, depth_map: DepthMap, frame: RgbFrame, camera: ImageCamera | None, config: RuntimeConfig, limits: ScaleLimits) -> Fit:
+        scale = config.scale
         max_dt_s = scale.reference.max_dt_s
         if scale.mode == "reference":
             reference = self._sensors.reference_pixels(frame, camera, scale.reference)
             return fit_to_reference(depth_map, reference, frame.stamp_ns, max_dt_s, limits)
-        plane = self._sensors.ground_plane(frame, scale.ground, max_dt_s)
+        plane = self._sensors.ground_plane(frame, scale.ground, config.camera, max_dt_s)
         return fit_to_ground(depth_map, camera, plane, scale.ground.max_m, limits)

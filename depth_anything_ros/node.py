@@ -215,7 +215,7 @@ class DepthNode(LifecycleNode):
                 self._note_problems(reason, calibration, pipeline)
                 self.meter.count("withheld")
                 return
-            measure = partial(self._scale, frame=frame, camera=calibration.camera, scale=config.scale)
+            measure = partial(self._scale, frame=frame, camera=calibration.camera, config=config)
             prediction = pipeline(frame, config, calibration.intrinsics, maps, measure)
             self._note_problems(prediction.no_depth_reason, calibration, pipeline, prediction.scale)
         except DecodeError as error:

@@ -9,6 +9,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, Imu, LaserScan, PointCloud2, Range
 
+from .config import CameraConfig
 from .config_scale import GroundConfig, ReferenceConfig, ScaleConfig
 from .errors import TransformError
 from .ground_scale import GroundPlane, plane_from_acceleration, plane_from_mounting, plane_from_transform
@@ -97,7 +98,7 @@ class Sensors:
         except TransformError as error:
             raise TransformError(f"{error}; or set scale.reference.translation_m and scale.reference.quat_xyzw") from error
 
-    def ground_plane(self, frame: RgbFrame, ground: GroundConfig, max_dt_s: float) -> GroundPlane | None:
+    def ground_plane(self, frame: RgbFrame, ground: GroundConfig, mounted: CameraConfig, max_dt_s: float) -> GroundPlane | None:
         """Return the floor of an image; None while its direction is not known, as no acceleration near in time is gravity alone.
 
         Raises:
@@ -105,7 +106,7 @@ class Sensors:
             ConfigError: the camera is not above the floor.
         """
         if ground.source == "parameters":
-            return plane_from_mounting(ground.height_m, ground.pitch_deg, ground.roll_deg)
+            return plane_from_mounting(mounted.height_m, mounted.pitch_deg, mounted.roll_deg)
         if ground.source == "tf":
             return plane_from_transform(self._transforms.find(ground.frame, frame.frame_id, frame.stamp_ns))
         imu = self._messages.find(frame.stamp_ns)
@@ -114,7 +115,7 @@ class Sensors:
         camera_T_imu = self._transforms.find(frame.frame_id, imu.header.frame_id, frame.stamp_ns)
         a = imu.linear_acceleration
         x, y, z = (float(v) for v in camera_T_imu[:3, :3] @ (a.x, a.y, a.z))
-        return plane_from_acceleration(ground.height_m, (x, y, z))
+        return plane_from_acceleration(mounted.height_m, (x, y, z))
 
     def _store(self, message: Any) -> None:  # noqa: ANN401 - any message with a header
         self._messages.add(_stamp_ns(message), message)

@@ -183,7 +183,7 @@ def floor_T_camera():
 
 
 def test_ground_plane_by_parameters_makes_metres(rig):
-    mounted = {"scale__ground__height_m": HEIGHT_M, "scale__ground__pitch_deg": PITCH_DEG, "scale__ground__roll_deg": 0.0}
+    mounted = {"camera__height_m": HEIGHT_M, "camera__pitch_deg": PITCH_DEG, "camera__roll_deg": 0.0}
     scene = Scene(rig, floor_relative(), scale__mode="ground_plane", scale__ground__source="parameters", **mounted)
     for _ in range(3):
         depth = scene.frame()
@@ -200,7 +200,7 @@ def test_ground_plane_by_tf(rig, tf2_ros):
 
 
 def test_ground_plane_by_imu(rig, tf2_ros):
-    imu = {"scale__mode": "ground_plane", "scale__ground__source": "imu", "scale__ground__height_m": HEIGHT_M}
+    imu = {"scale__mode": "ground_plane", "scale__ground__source": "imu", "camera__height_m": HEIGHT_M}
     scene = Scene(rig, floor_relative(), "imu", Imu, **imu)
     tf2_ros.known["cam", "imu_link"] = (0, 0, 0), LASER["quat_xyzw"]
     assert scene.frame() is None
@@ -209,7 +209,7 @@ def test_ground_plane_by_imu(rig, tf2_ros):
 
 
 def test_height_of_zero_is_refused(rig):
-    with pytest.raises(ConfigError, match="ground_plane needs scale.ground.height_m above 0"):
+    with pytest.raises(ConfigError, match="ground_plane needs camera.height_m above 0"):
         rig(scale__mode="ground_plane")
     (result,) = rig().set_parameters(scale__mode="ground_plane")
     assert not result.successful
@@ -272,11 +272,11 @@ class Known(Sensors):
 def measure(values, network_map=None, late_ns=0, scale=None, stamp_ns=0):
     config = RuntimeConfig().updated({key.replace("__", "."): value for key, value in values.items()})
     frame = RgbFrame(np.zeros((*IMAGE_HW, 3), np.uint8), stamp_ns, "cam")
-    return (scale or LiveScale(Known(late_ns)))(network_map or relative_room(0.05), frame, CAMERA, config.scale)
+    return (scale or LiveScale(Known(late_ns)))(network_map or relative_room(0.05), frame, CAMERA, config)
 
 
 REFERENCE = {"scale__mode": "reference", "scale__reference__type": "depth_image"}
-GROUND = {"scale__mode": "ground_plane", "scale__ground__height_m": HEIGHT_M, "scale__ground__pitch_deg": PITCH_DEG}
+GROUND = {"scale__mode": "ground_plane", "camera__height_m": HEIGHT_M, "camera__pitch_deg": PITCH_DEG}
 
 
 @pytest.mark.parametrize(
@@ -305,13 +305,13 @@ def test_limits_of_a_reference(changes, reason):
         ({"scale__ground__min_inlier_ratio": 1.0}, "100% are needed"),
         ({"scale__ground__min_depth_ratio": 100.0}, "one depth only"),
         ({"scale__ground__max_m": 0.5}, "look at the floor within 0.5 m"),
-        ({"scale__ground__roll_deg": 90.0}, ""),
+        ({"camera__roll_deg": 90.0}, ""),
     ],
 )
 def test_limits_of_the_floor(changes, reason):
     state = measure(GROUND | changes, relative(floor_truth(NETWORK_HW), 0.37, 0.05, 0.05, np.random.default_rng(0)))
     assert reason in state.reason
-    assert bool(state.reason) == (bool(reason) or "scale__ground__roll_deg" in changes)
+    assert bool(state.reason) == (bool(reason) or "camera__roll_deg" in changes)
 
 
 @pytest.mark.parametrize(("filter_s", "share"), [(0.0, 1.0), (0.5, 1 - np.exp(-0.2)), (60.0, 1 - np.exp(-0.1 / 60))])
