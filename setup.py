@@ -20,7 +20,7 @@ TRAINING = ["torch>=2.4", "onnx", "onnxscript", "safetensors", "pyyaml", "pydant
 QUANTISE = ["nvidia-modelopt>=0.42", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxconverter-common", "onnxslim", "polygraphy", "lief"]
 TEST = [
     *QUANTISE,
-    *["pytest", "hypothesis", "psutil", "rosbags>=0.11"],
+    *["pytest", "hypothesis", "psutil", "rosbags>=0.11", "nvidia-cuda-nvrtc"],
     *["onnx", "h5py", "OpenEXR>=3.3", "scipy", "ray", "transformers>=5.23"],  # for tests of training/
     *["ruff==0.17.*", "mypy==2.4.*", "colcon-common-extensions", "setuptools<80", "wheel"],
 ]

@@ -160,16 +160,33 @@ def read_model_file(path: str | Path) -> ModelFile:
 
 
 def with_contract(model: bytes, contract: ModelContract) -> bytes:
-    """Return the bytes of an ONNX model with the contract added to its metadata (the last one added counts)."""
+    """Return the bytes of an ONNX model with the contract in its metadata, in place of the one that it had.
+
+    Raises:
+        ContractError: these are not the bytes of an ONNX model.
+    """
     return with_metadata(model, METADATA_KEY, contract.to_json())
 
 
 def with_metadata(model: bytes, key: str, text: str) -> bytes:
-    """Return the bytes of an ONNX model with a text added to its metadata (the last one added for a key counts).
+    """Return the bytes of an ONNX model with a text in its metadata, in place of what it had under that key.
 
     Appending a field to a serialised protobuf message adds an element to a repeated field, so no ONNX library is needed.
-    Source: protobuf encoding guide, "Last One Wins" and merging by concatenation.
+    Source: protobuf encoding guide, merging by concatenation.
+
+    Raises:
+        ContractError: these are not the bytes of an ONNX model.
     """
+    try:
+        old = [
+            (start, end)
+            for number, value, start, end in _protobuf_spans(model)
+            if number == _MODEL_PROTO_METADATA and isinstance(value, memoryview) and (1, key.encode()) in list(_protobuf_fields(value))
+        ]
+    except ValueError as error:
+        raise ContractError(f"the model is truncated or not ONNX ({error})") from error
+    for start, end in reversed(old):
+        model = model[:start] + model[end:]
     entry = _bytes_field(1, key.encode()) + _bytes_field(2, text.encode())
     return model + _bytes_field(_MODEL_PROTO_METADATA, entry)
 
@@ -191,13 +208,19 @@ def _metadata_entries(content: bytes, path: Path) -> Iterator[tuple[str, str]]:
 
 def _protobuf_fields(buffer: bytes | memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Walk the fields of one serialised protobuf message: (field number, integer or bytes)."""
+    return ((number, value) for number, value, _, _ in _protobuf_spans(buffer))
+
+
+def _protobuf_spans(buffer: bytes | memoryview) -> Iterator[tuple[int, int | memoryview, int, int]]:
+    """Walk the fields of one serialised protobuf message: (field number, integer or bytes, where it starts and ends)."""
     view, at = memoryview(buffer), 0
     while at < len(view):
+        start = at
         tag, at = _varint(view, at)
         wire = tag & 7
         if wire == _WIRE_VARINT:
             value, at = _varint(view, at)
-            yield tag >> 3, value
+            yield tag >> 3, value, start, at
             continue
         if wire == _WIRE_BYTES:
             length, at = _varint(view, at)
@@ -207,7 +230,7 @@ def _protobuf_fields(buffer: bytes | memoryview) -> Iterator[tuple[int, int | me
             raise ValueError(f"unexpected byte at {at}")
         if at + length > len(view):
             raise ValueError(f"a field of {length} bytes at {at} ends after the file's {len(view)} bytes")
-        yield tag >> 3, view[at : at + length]
+        yield tag >> 3, view[at : at + length], start, at + length
         at += length
 
 

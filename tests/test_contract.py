@@ -27,10 +27,19 @@ def test_onnx_library_reads_what_was_appended(tmp_path):
     assert json.loads({p.key: p.value for p in model.metadata_props}[METADATA_KEY])["name"] == "tiny"
 
 
-def test_last_contract_counts(tmp_path):
+def test_a_new_contract_takes_the_place_of_the_old_one(tmp_path):
+    import onnx
+
     path = tmp_path / "m.onnx"
     path.write_bytes(with_contract(with_contract(tiny_onnx(), tiny_contract(name="old")), tiny_contract(name="new")))
     assert read_model_file(path).contract.name == "new"
+    onnx.checker.check_model(onnx.load(path))  # refuses two entries of one key
+    assert path.read_bytes() == with_contract(tiny_onnx(), tiny_contract(name="new"))
+
+
+def test_what_is_no_model_gets_no_contract():
+    with pytest.raises(ContractError, match="truncated or not ONNX"):
+        with_contract(tiny_onnx()[:-3], tiny_contract())
 
 
 def test_shipped_model_says_what_it_is():
