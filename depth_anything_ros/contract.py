@@ -181,7 +181,7 @@ def with_metadata(model: bytes, key: str, text: str) -> bytes:
         old = [
             (start, end)
             for number, value, start, end in _protobuf_spans(model)
-            if number == _MODEL_PROTO_METADATA and isinstance(value, memoryview) and (1, key.encode()) in list(_protobuf_fields(value))
+            if number == _MODEL_PROTO_METADATA and isinstance(value, memoryview) and any(name == key for name in _entry_names(value))
         ]
     except ValueError as error:
         raise ContractError(f"the model is truncated or not ONNX ({error})") from error
@@ -189,6 +189,11 @@ def with_metadata(model: bytes, key: str, text: str) -> bytes:
         model = model[:start] + model[end:]
     entry = _bytes_field(1, key.encode()) + _bytes_field(2, text.encode())
     return model + _bytes_field(_MODEL_PROTO_METADATA, entry)
+
+
+def _entry_names(entry: memoryview) -> Iterator[str]:
+    """Yield the key of a metadata entry."""
+    yield from (bytes(text).decode(errors="replace") for number, text in _protobuf_fields(entry) if number == 1 and isinstance(text, memoryview))
 
 
 def _metadata_entries(content: bytes, path: Path) -> Iterator[tuple[str, str]]:
