@@ -92,8 +92,9 @@ def status(
     values |= {"last_refusal": health.last_refusal, "last_failure": health.last_failure, "transition_error": health.transition_error}
     values |= {"scale_mode": config.scale.mode, "no_depth_reason": health.no_depth_reason, "camera_info": health.camera_info_problem or "ok"}
     values["scan"] = health.scan_problem or ("ok" if config.camera.height_m else "off: camera.height_m is not set")
-    if health.scale is not None:
-        values |= {key.replace("scale_", "scale.", 1): text for key, text in health.scale.diagnostics().items()}
+    scale = health.scale  # once: the worker's thread may take it away
+    if scale is not None:
+        values |= {key.replace("scale_", "scale.", 1): text for key, text in scale.diagnostics().items()}
     for stage, p in meter.percentiles().items():
         values |= {f"{stage}.p50_ms": f"{p.p50_ms:.2f}", f"{stage}.p95_ms": f"{p.p95_ms:.2f}", f"{stage}.p99_ms": f"{p.p99_ms:.2f}"}
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
@@ -115,8 +116,9 @@ def _level(health: Health, meter: Meter, config: RuntimeConfig, now_s: float) ->
             return DiagnosticStatus.ERROR, f"{event}: {reason}"
     if health.no_depth_reason:
         return DiagnosticStatus.WARN, f"no metric depth: {health.no_depth_reason}"
-    if health.scale is not None and health.scale.held:
-        return DiagnosticStatus.WARN, f"the scale of {health.scale.age_s:.1f} s ago is held: {health.scale.reason}"
+    scale = health.scale  # once: the worker's thread may take it away
+    if scale is not None and scale.held:
+        return DiagnosticStatus.WARN, f"the scale of {scale.age_s:.1f} s ago is held: {scale.reason}"
     for problem in (health.self_check_problem, health.camera_info_problem, health.scan_problem):
         if problem:
             return DiagnosticStatus.WARN, problem

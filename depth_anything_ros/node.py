@@ -206,6 +206,7 @@ class DepthNode(LifecycleNode):
         try:
             frame = rgb_frame_from_image(job.image) if isinstance(job.image, Image) else rgb_frame_from_compressed(job.image)
             decoded_s = time.monotonic()
+            self._inputs.sensors.pin(frame.stamp_ns)
             calibration = self._inputs.camera_infos.calibration_for(job.image, frame.size_hw, config.camera.image)
             if calibration.intrinsics is None:
                 wanted -= {"points", "scan"}

@@ -228,6 +228,10 @@ def pixels_from_depth_image(depth: npt.NDArray[Any], stamp_ns: int) -> Reference
     return ReferencePixels(np.stack([(columns + 0.5) / depth.shape[1], (rows + 0.5) / depth.shape[0]]).T, depth_m, stamp_ns)
 
 
+MAX_KEPT = 200
+"""Messages that are kept at most, whatever their stamps say."""
+
+
 class NearestInTime(Generic[_Item]):
     """Keeps the messages of the last moments and finds the one of an image. One thread may add while another asks."""
 
@@ -238,10 +242,10 @@ class NearestInTime(Generic[_Item]):
         self._lock = threading.Lock()
 
     def add(self, stamp_ns: int, item: _Item) -> None:
-        """Store a message. Where time jumps back by more than what is kept (a bag starts again), forget the others."""
+        """Store a message, in place of one of the same stamp. Where time jumps back by more than what is kept, forget the others."""
         with self._lock:
-            self._items = [kept for kept in self._items if abs(kept[0] - stamp_ns) <= self._keep_ns]
-            self._items.append((stamp_ns, item))
+            near = [kept for kept in self._items if 0 < abs(kept[0] - stamp_ns) <= self._keep_ns]
+            self._items = [*near[-MAX_KEPT + 1 :], (stamp_ns, item)]
 
     def find(self, stamp_ns: int) -> _Item | None:
         """Return the message nearest in time, however far; None where there is none."""

@@ -23,6 +23,8 @@ _TRIALS = 200  # with half of the points wrong, the chance that no trial draws t
 _SCORED = 1000
 _REFINEMENTS = 10
 _CONFIRMATIONS = 3
+_STILL_FRAMES = 10
+"""So many images of one stamp in a row, and the scale is no longer used."""
 _GAP_S = 1.0
 _MAX_BEYOND_INFINITY = 0.1
 
@@ -182,7 +184,7 @@ def _objection(fit: Fit, y_agreeing: Vector, limits: ScaleLimits) -> str:
     """Return why scale and shift on which enough points agree must not be used; empty where they may."""
     low, high = np.percentile(y_agreeing, (10, 90))
     fitted = [fit.scale * end + fit.shift for end in fit.x_span]
-    ratio = min(high / low, max(fitted) / min(fitted))
+    ratio = min(high / low, max(fitted) / min(fitted) if min(fitted) else math.inf)
     if ratio < limits.min_depth_ratio:
         return f"one depth only: the far points are {ratio:.2f} times as far as the near ones, {limits.min_depth_ratio:.2f} are needed"
     if fit.scale <= 0:
@@ -239,6 +241,7 @@ class ScaleFilter:
         self._scale_shift: tuple[float, float] | None = None
         self._used_ns = 0
         self._stamp_ns: int | None = None
+        self._still = 0
         self._doubted: Fit | None = None
         self._doubts = 0
 
@@ -252,9 +255,12 @@ class ScaleFilter:
         """
         last_ns, self._stamp_ns = self._stamp_ns, stamp_ns
         reason = fit.reason
+        self._still = self._still + 1 if stamp_ns == last_ns else 0
         if last_ns is not None and stamp_ns <= last_ns:
             reason = f"the image's stamp is {(last_ns - stamp_ns) * 1e-9:.3f} s before the last one"
             self._used_ns = min(self._used_ns, stamp_ns)
+        if self._still >= _STILL_FRAMES:
+            self._scale_shift, reason = None, "the stamps of the images stand still: how old the scale is cannot be told"
         if self._age_s(stamp_ns) > limits.max_age_s:
             self._scale_shift = None
         reason = reason or self._take(fit, stamp_ns, limits)

@@ -37,8 +37,9 @@ class Sensors:
     def __init__(self, node: Node) -> None:
         """Remember the node; nothing is subscribed before `follow`."""
         self._node = node
-        self._kind, self._subscription = "", None
+        self._kind, self._subscription, self._problem = "", None, ""
         self._messages: NearestInTime[Any] = NearestInTime(KEEP_S)
+        self._pinned: Any = None
         self._transforms = Transforms(node)
 
     def follow(self, scale: ScaleConfig) -> None:
@@ -52,12 +53,31 @@ class Sensors:
             self._unsubscribe()
             self._kind = kind
             if kind:
-                topic, message_type = _TOPICS[kind]
-                qos = QoSProfile(depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-                overridable = QoSOverridingOptions.with_default_policies()
-                self._subscription = self._node.create_subscription(message_type, topic, self._store, qos, qos_overriding_options=overridable)
+                self._subscribe(kind)
         if _asks_tf(scale):
             self._transforms.open()
+        else:
+            self._transforms.close()
+
+    def _subscribe(self, kind: str) -> None:
+        """Subscribe; what goes wrong becomes the reason why there is no scale, as nobody is there to catch it in the executor's thread."""
+        topic, message_type = _TOPICS[kind]
+        qos = QoSProfile(depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+        overridable = QoSOverridingOptions.with_default_policies()
+        try:
+            self._subscription = self._node.create_subscription(message_type, topic, self._store, qos, qos_overriding_options=overridable)
+        except Exception as error:  # rclpy has a class for every way to be wrong
+            self._problem = f"cannot subscribe to {topic}: {error}"
+
+    def pin(self, stamp_ns: int) -> None:
+        """Remember the message nearest to an image that is about to be inferred: it may be forgotten when the network is done."""
+        self._pinned = self._messages.find(stamp_ns)
+
+    def _nearest(self, stamp_ns: int) -> Any:  # noqa: ANN401 - a message of the wanted kind, or None
+        if self._problem:
+            raise TransformError(self._problem)
+        found = [message for message in (self._messages.find(stamp_ns), self._pinned) if message is not None]
+        return min(found, key=lambda message: abs(_stamp_ns(message) - stamp_ns), default=None)
 
     def close(self) -> None:
         """Unsubscribe and forget everything."""
@@ -72,7 +92,7 @@ class Sensors:
             TransformError: where the sensor is, or how the camera sees, is not known.
             ConfigError: TF gives a transform that is none.
         """
-        message = self._messages.find(frame.stamp_ns)
+        message = self._nearest(frame.stamp_ns)
         if message is None:
             return None
         stamp_ns = _stamp_ns(message)
@@ -109,7 +129,7 @@ class Sensors:
             return plane_from_mounting(mounted.height_m, mounted.pitch_deg, mounted.roll_deg)
         if ground.source == "tf":
             return plane_from_transform(self._transforms.find(ground.frame, frame.frame_id, frame.stamp_ns))
-        imu = self._messages.find(frame.stamp_ns)
+        imu = self._nearest(frame.stamp_ns)
         if imu is None or abs(_stamp_ns(imu) - frame.stamp_ns) > max_dt_s * 1e9:
             return None
         camera_T_imu = self._transforms.find(frame.frame_id, imu.header.frame_id, frame.stamp_ns)
@@ -123,7 +143,7 @@ class Sensors:
     def _unsubscribe(self) -> None:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
-        self._kind, self._subscription = "", None
+        self._kind, self._subscription, self._problem, self._pinned = "", None, "", None
         self._messages.clear()
 
 

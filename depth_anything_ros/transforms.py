@@ -49,7 +49,7 @@ class Transforms:
         tf2_ros, buffer, _ = self._tf
         try:
             found = buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns)).transform
-        except tf2_ros.TransformException as error:
+        except (tf2_ros.TransformException, ValueError) as error:  # rclpy's Time refuses stamps below 0
             raise TransformError(f"no transform from '{source}' to '{target}' in TF: {error}") from error
         t, q = found.translation, found.rotation
         return rigid_transform((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))

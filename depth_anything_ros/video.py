@@ -85,7 +85,7 @@ def _check_paths(source: Path, path: Path) -> None:
 def _convert(source: Source, pipeline: Pipeline, config: RuntimeConfig, sink: Sink, on_frame: Callable[[], object]) -> None:
     def predict(numbered: tuple[int, Pixels]) -> Shown:
         number, rgb = numbered
-        prediction = pipeline(RgbFrame(rgb), config)
+        prediction = pipeline(RgbFrame(rgb, stamp_ns=round((number + 1) * 1e9 / source.fps)), config)  # 0 would be no stamp
         made = prediction.depth or prediction.relative
         if made is None:
             raise VideoError(prediction.no_depth_reason)

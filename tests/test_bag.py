@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("rosbags", reason="needs the package rosbags")
 
+from depth_anything_ros.bag import run
 from depth_anything_ros.bag.__main__ import main
 from depth_anything_ros.bag.messages import CAMERA_INFO, IMAGE, POINT_CLOUD, STORE
 from depth_anything_ros.engines.synthetic_engine import depth_of_frame_number
@@ -136,6 +137,14 @@ def test_every_camera_gets_depth_once_and_what_is_no_picture_is_left_out(tmp_pat
     said = capsys.readouterr().err
     assert "/left/image_raw/compressed: left out, /left/image_raw has the same pictures" in said
     assert "/tof/depth/image: left out, image encoding '16UC1' is not one of" in said
+
+
+def test_cameras_have_nothing_in_common_from_frame_to_frame(tmp_path, monkeypatch):
+    seen = []
+    real = run.Pipeline.__call__
+    monkeypatch.setattr(run.Pipeline, "__call__", lambda self, frame, *rest: seen.append(id(self)) or real(self, frame, *rest))
+    assert convert(several_cameras(tmp_path / "in"), tmp_path / "out") == 0
+    assert sorted(seen.count(pipeline) for pipeline in set(seen)) == [3, 3]
 
 
 def test_topics_choose(tmp_path, capsys):

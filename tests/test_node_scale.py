@@ -105,6 +105,31 @@ def test_scale_is_held_after_loss_given_up_and_found_again(rig):
     assert median_error(scene.frame(laser_scan)) < 0.02
 
 
+def test_sensor_of_the_images_time_is_used_however_long_the_network_takes(rig, monkeypatch):
+    scene = Scene(rig, relative_room(), scale__mode="reference", scale__reference__max_dt_s=0.02, **EXTRINSICS)
+    sensors, infer = scene.rig.node._inputs.sensors, scene.rig.node._engine.infer
+
+    def slow(tensor):
+        for later in range(1, 4):  # the sensor goes on meanwhile, and what is older than a second is forgotten
+            sensors._store(laser_scan(scene.stamp_ns + later * S))
+        return infer(tensor)
+
+    monkeypatch.setattr(scene.rig.node._engine, "infer", slow)
+    depth = scene.frame(laser_scan)
+    assert depth is not None, scene.rig.node.health.no_depth_reason
+    assert median_error(depth) < 0.02
+
+
+def test_topic_that_cannot_be_subscribed_to_is_a_reason_and_the_node_goes_on(rig):
+    cli = ["-p", "qos_overrides./reference.subscription.reliability:=nonsense"]
+    scene = Scene(rig, relative_room(), cli_args=cli, **EXTRINSICS)
+    assert scene.rig.set_parameters(scale__mode="reference")[0].successful
+    assert scene.frame() is None
+    assert "cannot subscribe to reference" in scene.rig.node.health.no_depth_reason
+    assert scene.rig.set_parameters(scale__mode="fixed", scale__factor=0.37, scale__offset=0.05)[0].successful
+    assert median_error(scene.frame()) < 0.02
+
+
 def test_without_extrinsics_there_is_no_depth_and_the_reason_is_clear(rig):
     scene = Scene(rig, relative_room(), scale__mode="reference")
     assert scene.frame(laser_scan) is None

@@ -8,6 +8,7 @@ import pytest
 from depth_anything_ros.errors import ConfigError, DecodeError
 from depth_anything_ros.geometry import CloudBuilder
 from depth_anything_ros.reference_points import (
+    MAX_KEPT,
     NearestInTime,
     pinhole,
     pixels_from_depth_image,
@@ -242,3 +243,14 @@ def test_messages_may_arrive_while_one_is_looked_for():
     thread.join(10)
     assert not thread.is_alive()
     assert not errors
+
+
+def test_messages_whose_stamps_stand_still_or_hardly_advance_do_not_pile_up():
+    kept = NearestInTime(keep_s=1.0)
+    for i in range(5000):
+        kept.add(0, i)
+    assert (len(kept._items), kept.find(0)) == (1, 4999)
+    for i in range(5000):
+        kept.add(i, i)
+    assert len(kept._items) == MAX_KEPT
+    assert kept.find(9000) == 4999

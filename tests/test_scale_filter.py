@@ -259,3 +259,13 @@ def test_diagnostics_say_what_happens():
         "scale_held": "false",
         "scale_problem": "",
     }
+
+
+def test_images_whose_stamps_stand_still_lose_their_scale():
+    scale = ScaleFilter()
+    states = [scale.update(GOOD, 5 * S, LIMITS) for _ in range(12)]
+    assert states[0].scale == 2.0
+    assert states[5].held
+    assert states[-1].scale is None
+    assert "stand still" in states[-1].reason
+    assert scale.update(GOOD, 6 * S, LIMITS).scale == 2.0

@@ -112,3 +112,12 @@ def test_file_that_the_disk_cut_short_is_noticed(tmp_path, source):
     source.write_bytes(source.read_bytes()[:500])
     with pytest.raises(video.VideoError, match=f"only 0 of {FRAMES} frames could be written"):
         sink.check()
+
+
+def test_frames_have_the_times_of_the_video(tmp_path, monkeypatch, source):
+    stamps = []
+    real = video.Pipeline.__call__
+    monkeypatch.setattr(video.Pipeline, "__call__", lambda self, frame, *rest: stamps.append(frame.stamp_ns) or real(self, frame, *rest))
+    assert video.main([str(source), str(tmp_path / "out.mp4"), "--set", "engine=synthetic"]) == 0
+    assert len(set(np.diff(stamps))) == 1
+    assert min(stamps) > 0

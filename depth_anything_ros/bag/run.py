@@ -63,6 +63,8 @@ class DepthRun:
             output: to write to; the run goes on after its `progress`.
         """
         self._bag, self._cameras, self._config, self._pipeline, self._output = bag, cameras, config, pipeline, output
+        # what one camera's frames have in common is nothing to another one's
+        self._pipelines = {camera.image: Pipeline(pipeline.engine) for camera in cameras}
         self._by_image = {camera.image: camera for camera in cameras}
         self._by_info: dict[str, list[Camera]] = {}
         for camera in cameras:
@@ -120,7 +122,7 @@ class DepthRun:
             intrinsics = batch.picture.calibration.intrinsics
             wanted = "relative" if self._pipeline.no_depth_reason(self._config, intrinsics) else "depth"
             try:
-                batch.prediction = self._pipeline(batch.picture.frame, self._config, intrinsics, frozenset({wanted}))
+                batch.prediction = self._pipelines[batch.picture.camera.image](batch.picture.frame, self._config, intrinsics, frozenset({wanted}))
             except DecodeError as error:
                 batch.refusal = str(error)
         return batch
