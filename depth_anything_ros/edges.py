@@ -146,7 +146,8 @@ def with_far_policy(depth_m: Array, policy: str, far_m: float) -> Array:
         policy: `nan`: beyond range is unknown; Nav2 neither marks nor clears there. `inf`: stays +Inf; it is no point of a cloud, a
             scan says that the way is free. `clamp`: is at `far_m`, so that Nav2, which cannot follow a ray to a point at infinity, clears
             what lies before it.
-        far_m: metres along Z; what is farther is beyond range. For `clamp`, Nav2's obstacle source needs
+        far_m: metres along Z; what is farther is beyond range. For `clamp` not above the depth's own limit, behind which nothing was
+            seen, and Nav2's obstacle source needs
             obstacle_max_range < far_m, or the end of the range becomes a wall, and should have raytrace_max_range <= far_m,
             up to where it clears. It drops points outside of the source's min_obstacle_height .. max_obstacle_height before
             it clears with them, so a source for clearing (marking: false) needs wide heights.

@@ -19,6 +19,10 @@ from .geometry import Level
 Array = npt.NDArray[np.float32]
 
 
+_ROUNDING = 1e-6
+"""Share by which float32 rays are off: a limit of just the farthest range is enough straight ahead."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """One scan in the level frame (origin at the camera, x where it looks, z up), content of a LaserScan.
@@ -57,11 +61,19 @@ class ScanBuilder:
         self._settings: _Settings | None = None
         self._table: _Table | None = None
 
-    def __call__(self, depth_m: Array, rays: Array, level: Level, height_m: tuple[float, float], range_m: tuple[float, float]) -> Scan:
+    def __call__(
+        self,
+        depth_m: Array,
+        rays: Array,
+        level: Level,
+        height_m: tuple[float, float],
+        range_m: tuple[float, float],
+        range_limit_m: float = math.inf,
+    ) -> Scan:
         """Make the scan of one depth image.
 
         Bearings go from the rightmost to the leftmost ray that is between the heights at the farthest range. The increment is the widest
-        angle between neighbouring pixels of the middle row, so that no bearing is without a pixel: about as many as columns.
+        angle between neighbouring pixels of the middle row or column, so that no bearing is without a pixel however the camera is rolled.
 
         Args:
             depth_m: (H, W) float32 metres along +Z, NaN = unknown, +Inf = beyond range.
@@ -69,13 +81,15 @@ class ScanBuilder:
             level: how the camera stands. A new one costs a new table.
             height_m: lowest and highest metres above the floor of what counts as an obstacle.
             range_m: nearest and farthest horizontal metres.
+            range_limit_m: metres along Z; a depth of +Inf is known to be farther than this, not more.
 
         Returns:
             Per bearing the nearest point between the heights; +Inf where there is none and a pixel, whose ray is still between the heights at the
             farthest range, sees as far; otherwise NaN.
 
         Raises:
-            ConfigError: the camera looks straight up or down, or sees nothing between the heights at the farthest range.
+            ConfigError: the camera looks straight up or down, sees nothing between the heights at the farthest range, or would need more
+                bearings than its image has rows and columns.
             ValueError: rays of another size than the depth.
         """
         if rays.shape != (*depth_m.shape, 2):
@@ -84,7 +98,7 @@ class ScanBuilder:
         if self._table is None or self._rays is not rays or self._settings != settings:
             self._table = None
             self._table, self._rays, self._settings = _Table(rays, settings), rays, settings
-        return self._table.scan(depth_m)
+        return self._table.scan(depth_m, range_limit_m)
 
 
 class _Table:
@@ -104,12 +118,12 @@ class _Table:
             raise ConfigError(
                 f"the camera sees nothing {band}: lower the scan's farthest range, widen its heights, or correct the camera's height and angles"
             )
-        self._increment = _widest_step(bearing.reshape(rays.shape[:2]))
+        meets = (np.maximum(near_end, far_end) >= low) & (np.minimum(near_end, far_end) <= high)
+        self._increment = _widest_step(bearing.reshape(rays.shape[:2]), meets.reshape(rays.shape[:2]))
         self._angle_min = float(bearing[reaches].min())
-        self._count = int(np.rint((bearing[reaches].max() - self._angle_min) / self._increment)) + 1
+        self._count = _bearing_count(float(bearing[reaches].max()) - self._angle_min, self._increment, rays.shape[0] + rays.shape[1])
         with np.errstate(invalid="ignore"):  # pixels without a ray
             place = np.rint((bearing - self._angle_min) / self._increment)
-            meets = (np.maximum(near_end, far_end) >= low) & (np.minimum(near_end, far_end) <= high)
             useful = np.flatnonzero(meets & (place >= 0) & (place < self._count))
         bins = place[useful].astype(np.uint16)  # numpy sorts small integers by radix
         order = np.argsort(bins, kind="stable")
@@ -120,13 +134,15 @@ class _Table:
         self._low, self._high = np.float32(low), np.float32(high)
         self._reaches = reaches[self._pixels]
 
-    def scan(self, depth_m: Array) -> Scan:
+    def scan(self, depth_m: Array, range_limit_m: float) -> Scan:
         nearest, farthest = self._settings.range_m
         distance = np.take(depth_m.reshape(-1), self._pixels)
         distance *= self._run
         with np.errstate(invalid="ignore"):  # a level ray to +Inf
             height = distance * self._slope
         beyond = self._reaches & (distance > np.float32(farthest))
+        if range_limit_m < math.inf:
+            beyond &= np.isfinite(distance) | (self._run * np.float32(range_limit_m) >= np.float32(farthest * (1 - _ROUNDING)))
         inside = (height >= self._low) & (height <= self._high) & (distance >= np.float32(nearest)) & (distance <= np.float32(farthest))
         distance[~inside] = np.inf
         ranges = np.full(self._count, np.nan, np.float32)
@@ -136,10 +152,31 @@ class _Table:
         return Scan(ranges, self._angle_min, self._increment, self._settings.range_m)
 
 
-def _widest_step(bearing: npt.NDArray[np.float64]) -> float:
-    """Return the largest angle between neighbouring pixels of the middle row, a little more: rounding must not leave a bearing without a pixel."""
-    steps = np.abs(np.diff(bearing[bearing.shape[0] // 2]))
-    steps = steps[np.isfinite(steps) & (steps < math.pi)]
+def _widest_step(bearing: npt.NDArray[np.float64], meets: npt.NDArray[np.bool_]) -> float:
+    """Return the largest angle between neighbouring pixels of the middle row and column, a little more: rounding must leave no bearing empty.
+
+    Args:
+        bearing: (H, W) radians, NaN = no ray.
+        meets: (H, W), pixels that can be in the band. Where a line has some, only they count: near the nadir a step is as wide as one likes.
+    """
+    row, column = bearing.shape[0] // 2, bearing.shape[1] // 2
+    steps = np.concatenate([_steps(bearing[row], meets[row]), _steps(bearing[:, column], meets[:, column])])
     if steps.size == 0:
-        raise ConfigError("a scan needs a camera with at least two rays in the middle row of its image")
+        raise ConfigError("a scan needs a camera with at least two rays in the middle row or column of its image")
     return float(steps.max()) * 1.001
+
+
+def _steps(bearing: npt.NDArray[np.float64], meets: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    steps = np.abs(np.diff(bearing))
+    counts = np.isfinite(steps) & (steps < math.pi)
+    both = counts & meets[1:] & meets[:-1]
+    return steps[both if both.any() else counts]
+
+
+def _bearing_count(span_rad: float, increment_rad: float, most: int) -> int:
+    if not span_rad < increment_rad * (most - 0.5):
+        raise ConfigError(
+            f"the bearings between the scan's heights span {math.degrees(span_rad):.1f} degrees, their step is {math.degrees(increment_rad):.2g}: "
+            f"more than the {most} that the image has rows and columns; correct the camera's angles or its camera_info"
+        )
+    return int(np.rint(span_rad / increment_rad)) + 1

@@ -28,7 +28,14 @@ def level_of(camera: CameraConfig) -> Level:
     return Level.from_roll_pitch(math.radians(camera.roll_deg), math.radians(camera.pitch_deg), camera.height_m)
 
 
-def points_from_depth(build: CloudBuilder, depth_m: Array, camera: ImageCamera, rgb: npt.NDArray[np.uint8] | None, config: RuntimeConfig) -> Array:
+def points_from_depth(
+    build: CloudBuilder,
+    depth_m: Array,
+    camera: ImageCamera,
+    rgb: npt.NDArray[np.uint8] | None,
+    config: RuntimeConfig,
+    range_limit_m: float | None,
+) -> Array:
     """Return the points of a depth image as the parameters `cloud` and `camera` want them.
 
     Args:
@@ -37,6 +44,7 @@ def points_from_depth(build: CloudBuilder, depth_m: Array, camera: ImageCamera, 
         camera: of the image, whose size may be another one.
         rgb: (H', W', 3) uint8 of the same view, any size; used where the points have a colour.
         config: all parameters.
+        range_limit_m: of the depth, see `pipeline.Prediction`: no point is clamped farther away than this.
 
     Returns:
         See `geometry.CloudBuilder`.
@@ -44,12 +52,12 @@ def points_from_depth(build: CloudBuilder, depth_m: Array, camera: ImageCamera, 
     cloud, size_hw = config.cloud, (depth_m.shape[0], depth_m.shape[1])
     view = scaled(camera.intrinsics, size_hw) if camera.lens == "pinhole" else camera.ray_table(size_hw, cloud.stride).xy
     if cloud.far_policy == "clamp":
-        depth_m = with_far_policy(depth_m, "clamp", cloud.max_m)
+        depth_m = with_far_policy(depth_m, "clamp", cloud.max_m if range_limit_m is None else min(cloud.max_m, range_limit_m))
     level, height_m = level_of(config.camera) if cloud.has_heights else None, (cloud.min_height_m, cloud.max_height_m)
     return build(depth_m, view, rgb if cloud.fields == "xyzrgb" else None, cloud.stride, (cloud.min_m, cloud.max_m or math.inf), level, height_m)
 
 
-def scan_from_depth(build: ScanBuilder, depth_m: Array, camera: ImageCamera, config: RuntimeConfig) -> Scan:
+def scan_from_depth(build: ScanBuilder, depth_m: Array, camera: ImageCamera, config: RuntimeConfig, range_limit_m: float | None) -> Scan:
     """Return the scan of a depth image as the parameters `scan` and `camera` want it.
 
     Args:
@@ -57,9 +65,11 @@ def scan_from_depth(build: ScanBuilder, depth_m: Array, camera: ImageCamera, con
         depth_m: (H, W) float32 metres along +Z, NaN = unknown, +Inf = beyond range.
         camera: of the image, whose size may be another one.
         config: all parameters.
+        range_limit_m: of the depth, see `pipeline.Prediction`: what is +Inf proves no more than this to be free.
 
     Raises:
-        ConfigError: the camera's height is not given, or it sees nothing between the heights.
+        ConfigError: the camera's height is not given, or `laser_scan.ScanBuilder` cannot make a scan with it.
     """
     scan, rays = config.scan, camera.ray_table((depth_m.shape[0], depth_m.shape[1])).xy
-    return build(depth_m, rays, level_of(config.camera), (scan.min_height_m, scan.max_height_m), (scan.min_m, scan.max_m))
+    heights_m, range_m = (scan.min_height_m, scan.max_height_m), (scan.min_m, scan.max_m)
+    return build(depth_m, rays, level_of(config.camera), heights_m, range_m, math.inf if range_limit_m is None else range_limit_m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ class Outputs:
         overridable = QoSOverridingOptions.with_default_policies()
         self._publishers: dict[str, Any] = {}
         self._cloud_builder, self._scan_builder = CloudBuilder(), ScanBuilder()
-        self._cloud_due_s = 0.0
+        self._cloud_made_s = -math.inf
         self.scan_problem = ""
         try:
             for name, (topic, kind) in TOPICS.items():
@@ -97,8 +98,8 @@ class Outputs:
         A cloud is made no more often than it may be. Without `camera.height_m` a subscriber of `scan` does not count: on many robots it
         takes another sensor's.
         """
-        late = {"points"} if config.cloud.max_hz > 0 and time.monotonic() < self._cloud_due_s else set()
-        return wanted - late - ({"scan"} if config.camera.height_m == 0 else set())
+        early = {"points"} if time.monotonic() < self._cloud_made_s + _cloud_period_s(config) else set()
+        return wanted - early - ({"scan"} if config.camera.height_m == 0 else set())
 
     def publish_depth(self, result: FrameResult, wanted: frozenset[str]) -> bool:
         """Publish the depth image and its camera_info, which others wait for; returns whether there was a depth image to publish."""
@@ -136,14 +137,16 @@ class Outputs:
         return published
 
     def _cloud(self, result: FrameResult, depth: DepthMap, camera: ImageCamera) -> PointCloud2:
-        if result.config.cloud.max_hz > 0:
-            period_s, late_s = 1 / result.config.cloud.max_hz, time.monotonic() - self._cloud_due_s
-            self._cloud_due_s += period_s if late_s < period_s else late_s + period_s  # one that comes a little late delays none after it
-        return messages.cloud(result.header, points_from_depth(self._cloud_builder, depth.values, camera, result.frame.rgb, result.config))
+        now_s, period_s = time.monotonic(), _cloud_period_s(result.config)
+        due_s = self._cloud_made_s + period_s
+        self._cloud_made_s = due_s if due_s <= now_s < due_s + period_s else now_s  # one that comes a little late delays none after it
+        limit_m = result.prediction.range_limit_m
+        points = points_from_depth(self._cloud_builder, depth.values, camera, result.frame.rgb, result.config, limit_m)
+        return messages.cloud(result.header, points)
 
     def _publish_scan(self, result: FrameResult, depth: DepthMap, camera: ImageCamera) -> bool:
         try:
-            scan = scan_from_depth(self._scan_builder, depth.values, camera, result.config)
+            scan = scan_from_depth(self._scan_builder, depth.values, camera, result.config, result.prediction.range_limit_m)
         except ConfigError as error:
             self.scan_problem = f"no scan: {error}"
             return False
@@ -151,6 +154,10 @@ class Outputs:
         message = messages.laser_scan(header, scan.ranges_m, scan.angle_min_rad, scan.angle_increment_rad, scan.range_m)
         self._publishers["scan"].publish(message)
         return True
+
+
+def _cloud_period_s(config: RuntimeConfig) -> float:
+    return 1 / config.cloud.max_hz if config.cloud.max_hz > 0 else 0.0
 
 
 def _qos() -> QoSProfile:

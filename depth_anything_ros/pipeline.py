@@ -8,6 +8,7 @@ The node, the command line and the evaluation share this; none of them does arit
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ class Prediction:
         confidence: (H, W) float32 of `confidence.confidence` at the published size, or None where nobody asks for it.
         points_depth: `depth` without the pixels below `confidence.min` (NaN), for cloud and scan; `depth` itself where that is 0.
         scale: how the scale was measured, None where it was not.
+        range_limit_m: metres along Z; what is +Inf in `depth` is known to be farther than this, not more. None: no limit was set.
     """
 
     depth: DepthMap | None
@@ -56,6 +58,7 @@ class Prediction:
     confidence: npt.NDArray[np.float32] | None = None
     points_depth: DepthMap | None = None
     scale: ScaleState | None = None
+    range_limit_m: float | None = None
 
 
 class Pipeline:
@@ -149,22 +152,35 @@ class Pipeline:
         reason: str,
     ) -> Prediction:
         """Give a map its scale and bring what is wanted of it to the published size; a `reason` keeps it from becoming depth."""
-        metric = scale = sure = None
-        if "depth" in wanted and not reason and config.scale.mode in MEASURED_SCALES and measure_scale is not None:
-            scale = measure_scale(predicted)
-            metric = scale.apply(predicted)
-            reason = scale.reason if metric is None else ""
-        elif "depth" in wanted and not reason:
-            metric = metric_map(predicted, config.scale)
-        limits = [limit for limit in (self.engine.contract.max_depth_m, config.depth.max_m) if limit]
-        depth = enlarge_metric(metric, size_hw, min(limits, default=FARTHEST_M), config.edges) if metric else None
+        depth = scale = sure = None
+        limit_m = math.inf
+        if "depth" in wanted and not reason:
+            scale = measure_scale(predicted) if config.scale.mode in MEASURED_SCALES and measure_scale is not None else None
+            metric, max_depth_m, limit_m = self._metric(predicted, config, scale)
+            depth = enlarge_metric(metric, size_hw, max_depth_m, config.edges) if metric else None
+            reason = scale.reason if scale is not None and depth is None else ""
         # Where no scale was found, the relative map takes the place of the depth in the picture for people.
         shows_relative = "relative" in wanted or (scale is not None and depth is None)
         relative = enlarge(predicted, size_hw) if shows_relative and predicted.kind != "depth_m" else None
         if "confidence" in wanted or config.confidence.min > 0:
             unitless = DepthMap(confidence(predicted, self._temporal.before), "disparity_affine_invariant")
             sure = enlarge(unitless, size_hw).values
-        return Prediction(depth, relative, reason, {}, sure, _without(depth, sure, config.confidence.min), scale)
+        range_limit_m = limit_m if depth is not None and math.isfinite(limit_m) else None
+        return Prediction(depth, relative, reason, {}, sure, _without(depth, sure, config.confidence.min), scale, range_limit_m)
+
+    def _metric(self, predicted: DepthMap, config: RuntimeConfig, scale: ScaleState | None) -> tuple[DepthMap | None, float, float]:
+        """Return the map in metres, what `enlarge_metric` takes for beyond range, and what is known of a pixel that is; metres along Z."""
+        own_m = self.engine.contract.max_depth_m if predicted.kind == "depth_m" else None
+        max_m = config.depth.max_m or math.inf
+        if scale is None and config.scale.mode != "fixed":
+            limit_m = min(own_m or math.inf, max_m)
+            return metric_map(predicted, config.scale), limit_m if math.isfinite(limit_m) else FARTHEST_M, limit_m
+        to_metres = scale.apply if scale is not None else lambda depth_map: metric_map(depth_map, config.scale)
+        if own_m is not None:  # in the network's own metres, so before the scale
+            predicted = DepthMap(np.where(predicted.values > own_m, np.float32(np.inf), predicted.values), predicted.kind)
+            scaled = to_metres(DepthMap(np.full((1, 1), own_m, np.float32), predicted.kind))
+            own_m = float(np.nan_to_num(scaled.values[0, 0], posinf=np.inf)) if scaled else None
+        return to_metres(predicted), config.depth.max_m or FARTHEST_M, min(math.inf if own_m is None else own_m, max_m)
 
     def _focal_px(self, frame: RgbFrame, config: RuntimeConfig, intrinsics: Intrinsics | None) -> float | None:
         """Return the focal length that the model needs; None where it needs none."""

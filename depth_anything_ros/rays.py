@@ -153,15 +153,22 @@ class ImageCamera:
         return _ray_table(self, size_hw, stride)
 
     def project(self, points: npt.NDArray[np.floating]) -> Points:
-        """Project (N, 3) points in metres in the camera's optical frame: (N, 2) float64 pixels of the image, NaN where not in front."""
+        """Project (N, 3) points in metres in the camera's optical frame: (N, 2) float64 pixels of the image, NaN where the lens sees no such point.
+
+        That is: not in front, or farther off the axis than the lens model goes, which would fold the point back into the image.
+        """
         xyz = np.asarray(points, np.float64).reshape(-1, 3)
         in_front = np.where(xyz[:, 2] > 0, xyz[:, 2], np.nan)
-        distorted = _distorted(xyz[:, :2] / in_front[:, None], self)
+        ideal = xyz[:, :2] / in_front[:, None]
+        if self.lens != "pinhole":
+            widest = math.tan(_radius_table(self)[0][-1]) * (1 + 1e-6)  # rays are kept in float32
+            ideal[~(np.hypot(ideal[:, 0], ideal[:, 1]) <= widest)] = np.nan
+        distorted = _distorted(ideal, self)
         camera = self.intrinsics
         return distorted * (camera.fx, camera.fy) + (camera.cx, camera.cy)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=3)  # a table of a large image takes tens of MB
 def _ray_table(camera: ImageCamera, size_hw: tuple[int, int], stride: int) -> RayTable:
     pinhole = scaled(camera.intrinsics, size_hw)
     columns, rows = np.arange(0, size_hw[1], stride), np.arange(0, size_hw[0], stride)

@@ -96,6 +96,34 @@ def test_free_is_only_what_was_seen_within_the_band():
     assert np.isinf(scan.ranges_m[bearings(scan) < -0.003]).all()
 
 
+def test_a_limit_of_the_depth_proves_only_the_run_up_to_it_to_be_free():
+    """+Inf beyond 7 m along Z: at 8 m only what is more than acos(7/8) to the side is free; a finite depth needs no limit."""
+    depth = np.full(SIZE, np.inf, np.float32)
+    scan = ScanBuilder()(depth, rays(), EYE_LEVEL, BAND, RANGE, range_limit_m=7.0)
+    edge_rad = math.acos(7 / 8)
+    assert np.isnan(scan.ranges_m[np.abs(bearings(scan)) < edge_rad - 0.005]).all()
+    assert np.isposinf(scan.ranges_m[np.abs(bearings(scan)) > edge_rad + 0.005]).all()
+    assert np.isposinf(ScanBuilder()(depth, rays(), EYE_LEVEL, BAND, RANGE, range_limit_m=8.0).ranges_m).all()
+    assert np.isposinf(ScanBuilder()(np.full(SIZE, 20, np.float32), rays(), EYE_LEVEL, BAND, RANGE, range_limit_m=7.0).ranges_m).all()
+
+
+@pytest.mark.parametrize("lens", LENSES)
+@pytest.mark.parametrize(("roll_deg", "pitch_deg"), [(90, 0), (-89.9, 0), (45, 0), (90, 20)])
+def test_a_rolled_camera_has_as_many_bearings_as_pixels_across(lens, roll_deg, pitch_deg):
+    level, table = Level.from_roll_pitch(math.radians(roll_deg), math.radians(pitch_deg), 0.5), rays(lens)
+    scan = ScanBuilder()(depth_of_plane(table, level.level_R_camera[0], 2.0), table, level, BAND, RANGE)
+    assert 300 < len(scan.ranges_m) < sum(SIZE)
+    assert np.abs(scan.ranges_m - 2 / np.cos(bearings(scan))).max() < 0.02, "no bearing may be without a range, either"
+
+
+def test_a_camera_whose_neighbours_have_one_bearing_is_refused():
+    """The middle row and column are as narrow as a thread, the corners are not: their step says nothing of the rest."""
+    table = rays().copy()
+    table[240, :, 0], table[:, 320, 0] = 0.0, 0.0
+    with pytest.raises(ConfigError, match="more than the 1120 that the image has rows and columns"):
+        ScanBuilder()(np.full(SIZE, 2, np.float32), table, EYE_LEVEL, BAND, RANGE)
+
+
 @pytest.mark.parametrize("value", [np.nan, 0.0, -1.0])
 def test_no_depth_is_nothing_known(value):
     assert np.isnan(ScanBuilder()(np.full(SIZE, value, np.float32), rays(), EYE_LEVEL, BAND, RANGE).ranges_m).all()

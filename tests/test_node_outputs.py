@@ -1,5 +1,7 @@
 """The node over real topics: what goes out for what comes in."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -111,6 +113,17 @@ def test_fallback_field_of_view_acts_on_canonical_models(rig, tmp_path):
     r.send(image, uncalibrated)
     status, _ = r.status(lambda s: "no metric depth" in s.message)
     assert "publish a valid camera_info or set fallback_hfov_deg" in status.message
+
+
+def test_a_live_rate_of_the_cloud_acts_at_once(rig):
+    r = rig(subscribe=("depth/points",), cloud__max_hz=0.01)
+    r.exchange(coded_image(1, stamp_ns=1), "depth/points")
+    assert r.set_parameters(cloud__max_hz=30.0)[0].successful
+    time.sleep(1 / 30)
+    r.exchange(coded_image(2, stamp_ns=2), "depth/points")
+    assert r.set_parameters(cloud__max_hz=0.01)[0].successful
+    r.send(coded_image(3, stamp_ns=3))
+    r.wait(lambda: r.total("idle") == 1, "an idle frame")
 
 
 def test_what_nobody_takes_is_not_made(rig):

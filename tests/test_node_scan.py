@@ -72,8 +72,10 @@ def test_what_is_beyond_range_is_inf_and_what_is_too_near_is_unknown(rig):
     r = rig(subscribe=("scan",), camera__height_m=0.5, scan__max_m=1.5)
     assert np.isposinf(ranges(scan_of(r, two_metres()))).all()
     assert r.set_parameters(scan__max_m=8.0, depth__max_m=1.5)[0].successful
-    assert np.isposinf(ranges(scan_of(r, two_metres()))).all(), "depth that is beyond range is free"
-    assert r.set_parameters(depth__max_m=0.0, scan__min_m=5.0)[0].successful
+    assert np.isnan(ranges(scan_of(r, two_metres()))).all(), "what is known to be farther than 1.5 m is not known to be free up to 8 m"
+    assert r.set_parameters(scan__max_m=1.5)[0].successful
+    assert np.isposinf(ranges(scan_of(r, two_metres()))).all()
+    assert r.set_parameters(depth__max_m=0.0, scan__max_m=8.0, scan__min_m=5.0)[0].successful
     assert np.isnan(ranges(scan_of(r, two_metres()))).all()
 
 

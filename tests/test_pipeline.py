@@ -3,8 +3,11 @@ import pytest
 
 from depth_anything_ros.config import RuntimeConfig
 from depth_anything_ros.engines import open_engine
-from depth_anything_ros.geometry import intrinsics_from_hfov
+from depth_anything_ros.geometry import CloudBuilder, intrinsics_from_hfov
+from depth_anything_ros.obstacles import points_from_depth
 from depth_anything_ros.pipeline import Pipeline
+from depth_anything_ros.rays import ImageCamera
+from depth_anything_ros.scale_filter import Fit, ScaleState
 from depth_anything_ros.structs import Intrinsics, RgbFrame
 
 from .models import write_tiny_model
@@ -77,6 +80,46 @@ def test_nearer_limit_of_model_and_parameter_counts(model):
     assert np.isinf(run(model=model(max_depth_m=1.1)).depth.values).all()
     assert np.isinf(run(model=model(max_depth_m=50.0), depth__max_m=1.1).depth.values).all()
     assert np.isfinite(run(model=model(max_depth_m=50.0), depth__max_m=1.3).depth.values).all()
+
+
+def fixed(factor, offset=0.0):
+    return {"scale__mode": "fixed", "scale__factor": factor, "scale__offset": offset}
+
+
+def test_the_models_limit_is_in_its_own_metres(model):
+    """The model says 1.2: a scale neither brings what is beyond its limit back, nor puts what is within it beyond."""
+    near, far = run(model=model(max_depth_m=1.1), **fixed(0.5)), run(model=model(max_depth_m=1.3), **fixed(2.0))
+    assert np.isposinf(near.depth.values).all()
+    np.testing.assert_allclose(far.depth.values, 2.4, rtol=1e-6)
+    assert np.isposinf(run(model=model(max_depth_m=1.3), depth__max_m=2.0, **fixed(2.0)).depth.values).all()
+
+
+def test_the_limit_that_was_applied_goes_with_the_depth(model):
+    assert run(model=model()).range_limit_m is None
+    assert run(model=model(max_depth_m=50.0)).range_limit_m == 50
+    assert run(model=model(max_depth_m=50.0), depth__max_m=3.0).range_limit_m == 3
+    assert run(model=model(max_depth_m=50.0), **fixed(0.5, 1.0)).range_limit_m == 26
+    assert run(model=model(max_depth_m=50.0), depth__max_m=30.0, **fixed(2.0)).range_limit_m == 30
+    assert run(model=model(max_depth_m=50.0, output_kind="disparity_affine_invariant"), **fixed(2.0)).range_limit_m is None
+
+
+@pytest.mark.parametrize(
+    ("shift", "limit_m", "depth_m"), [(0.0, 5.0, 2.4), (0.1, 1 / 0.3, 1 / (0.5 / 1.2 + 0.1)), (-0.3, None, 1 / (0.5 / 1.2 - 0.3))]
+)
+def test_a_measured_scale_moves_the_models_limit(model, shift, limit_m, depth_m):
+    """1 / depth = 0.5 / 1.2 + shift; the model's limit of 2.5 m is at 1 / (0.2 + shift)."""
+    config = RuntimeConfig().updated({"model": model(max_depth_m=2.5), "scale.mode": "reference"})
+    prediction = Pipeline(open_engine(config))(GRAY, config, measure_scale=lambda _: ScaleState(0.5, shift, False, 0.0, Fit(), ""))
+    np.testing.assert_allclose(prediction.depth.values, depth_m, rtol=1e-5)
+    assert prediction.range_limit_m == (limit_m and pytest.approx(limit_m))
+
+
+@pytest.mark.parametrize(("limit_m", "far_m"), [(None, 5.0), (3.0, 3.0), (8.0, 5.0)])
+def test_no_point_is_clamped_beyond_the_limit_of_the_depth(limit_m, far_m):
+    config = RuntimeConfig().updated({"cloud.far_policy": "clamp", "cloud.max_m": 5.0})
+    camera = ImageCamera(intrinsics_from_hfov(90.0, (48, 64)), "pinhole", (0.0,) * 8)
+    points = points_from_depth(CloudBuilder(), np.full((48, 64), np.inf, np.float32), camera, None, config, limit_m)
+    np.testing.assert_array_equal(points[..., 2], far_m)
 
 
 def test_downsample_divides_the_size(model):

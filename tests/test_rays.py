@@ -87,6 +87,19 @@ def test_a_lens_that_turns_back_has_no_rays_beyond_its_turning_point():
     assert np.hypot(*table.xy[known].T).max() <= 1.001, "a solution on another branch is not a ray"
 
 
+def test_what_lies_beyond_the_lens_model_is_not_folded_back_into_the_image():
+    """The lens above turns back at 45 degrees and would show a point at r = 1.7 at 0.06, 25 px from the centre."""
+    lens = {"k": (400.0, 0, 320, 0, 400, 240, 0, 0, 1)}
+    camera = model(d=(-1 / 3, 0.0, 0.0, 0.0), distortion_model="plumb_bob", **lens).for_image(SIZE, False)
+    pixels = camera.project(np.array([[1.7, 0, 1], [0, -1.01, 1], [0.99, 0, 1], [1.0, 0.0, 0.0]]))
+    np.testing.assert_array_equal(np.isnan(pixels), np.array([[True] * 2, [True] * 2, [False] * 2, [True] * 2]))
+    assert pixels[2, 0] == pytest.approx(320 + 400 * (0.99 - 0.99**3 / 3))
+    fisheye = model(d=(0.0, -0.3, 0.0, 0.0), distortion_model="equidistant", **lens).for_image(SIZE, False)
+    angles = np.array([0.9 * 1.5**-0.25, 1.1 * 1.5**-0.25])  # angle (1 - 0.3 angle^4) turns back at angle^4 = 1 / 1.5
+    pixels = fisheye.project(np.column_stack([np.tan(angles), np.zeros(2), np.ones(2)]))
+    assert np.isnan(pixels).any(axis=1).tolist() == [False, True]
+
+
 def test_a_fisheye_has_no_rays_at_right_angles_to_its_axis():
     """At 200 px a radian, 90 degrees are 314 px from the centre."""
     camera = model("ideal fisheye", k=(200.0, 0, 320, 0, 200, 240, 0, 0, 1)).for_image(SIZE, False)
@@ -128,6 +141,9 @@ def test_a_table_is_made_once_and_cannot_be_written():
     first, again = (model("barrel").for_image(SIZE, False).ray_table((48, 64)) for _ in range(2))
     assert isinstance(first, RayTable)
     assert first is again
+    for width in (32, 16, 8):
+        model("barrel").for_image(SIZE, False).ray_table((48, width))
+    assert model("barrel").for_image(SIZE, False).ray_table((48, 64)) is not first, "no more than three tables are kept"
     with pytest.raises(ValueError, match="read-only"):
         first.xy[0, 0] = 0
 

@@ -163,7 +163,7 @@ class DepthRun:
         if calibration.problem:
             self._warn(image.topic, "camera not calibrated", f"{calibration.problem}; depth has no cloud and no calibration{self._assumed_fov()}")
         elif self._with_cloud:
-            self._put(picture.camera, "points", messages.POINT_CLOUD, image.stamp_ns, self._cloud(picture, made))
+            self._put(picture.camera, "points", messages.POINT_CLOUD, image.stamp_ns, self._cloud(picture, made, prediction.range_limit_m))
             return {"depths": 1, "clouds": 1}
         return {"depths": 1}
 
@@ -171,10 +171,11 @@ class DepthRun:
         needs_focal_length = self._pipeline.engine.contract.output_kind == "depth_canonical_focal"
         return f", scaled for the assumed fallback_hfov_deg of {self._config.fallback_hfov_deg:g}" if needs_focal_length else ""
 
-    def _cloud(self, picture: Picture, depth: DepthMap) -> memoryview:
+    def _cloud(self, picture: Picture, depth: DepthMap, range_limit_m: float | None) -> memoryview:
         camera = picture.calibration.camera
         assert camera is not None
-        return messages.cloud(picture.header, points_from_depth(self._cloud_builder, depth.values, camera, picture.frame.rgb, self._config))
+        points = points_from_depth(self._cloud_builder, depth.values, camera, picture.frame.rgb, self._config, range_limit_m)
+        return messages.cloud(picture.header, points)
 
     def _put(self, camera: Camera, name: str, msgtype: str, stamp_ns: int, data: memoryview) -> None:
         self._output.write(Topic(camera.prefix + name, msgtype), stamp_ns, data)
