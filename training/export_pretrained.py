@@ -6,7 +6,6 @@ where the package huggingface_hub is installed. Which licence they have follows 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -28,6 +27,7 @@ from depth_anything_ros.postprocess import enlarge, map_from_raw
 from depth_anything_ros.preprocess import Preprocessor
 from depth_anything_ros.structs import RgbFrame
 
+from .checkpoint import sha256_of
 from .contracts import pretrained_contract, published_licence
 from .depth_anything import EXPORT_OPSET, TAPS, DepthAnything, DepthAnythingArchitecture, onnx_from_model, published_architecture
 from .weights import HOW_TO_TELL, WeightsError, architecture_of_file, load_depth_anything
@@ -247,19 +247,11 @@ def _record(path: Path, architecture: DepthAnythingArchitecture, difference: flo
 
     versions = {module.__name__: str(module.__version__) for module in (torch, onnx, onnxscript, onnxruntime)}
     return {
-        "source": {"file": path.name, "sha256": _sha256(path)},
+        "source": {"file": path.name, "sha256": sha256_of(path)},
         "architecture": architecture.to_dict(),
         "versions": {**versions, "opset": EXPORT_OPSET},
         "difference_to_torch": float(f"{difference:.1e}"),
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def compare_with_torch(model: DepthAnything, graph: bytes, contract: ModelContract) -> float:
