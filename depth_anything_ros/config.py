@@ -73,7 +73,9 @@ class CloudConfig:
     min_m: float = _param(0.0, "metres along Z; nearer points are NaN", limits=(0.0, 10000.0))
     max_m: float = _param(0.0, "metres along Z; farther points are NaN (see cloud.far_policy); 0 = no limit", limits=(0.0, 10000.0))
     far_policy: str = _param(
-        "nan", "what is farther than cloud.max_m: nan: no point; clamp: a point at cloud.max_m, which Nav2 clears up to", choices=("nan", "clamp")
+        "nan",
+        "farther than cloud.max_m: nan: no point; clamp: a point there, or where the depth's own limit is if that is nearer, which Nav2 clears up to",
+        choices=("nan", "clamp"),
     )
     min_height_m: float = _param(LOWEST_M, "metres above the floor; lower points are NaN; needs camera.height_m", limits=(LOWEST_M, HIGHEST_M))
     max_height_m: float = _param(HIGHEST_M, "metres above the floor; higher points are NaN; needs camera.height_m", limits=(LOWEST_M, HIGHEST_M))

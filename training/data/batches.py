@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from depth_anything_ros.contract import ModelContract
+
 from ..config import TrainingConfig
 from .augment import Sample, crop_and_resize, flip, photometric
 from .order import ShuffledOrder
@@ -23,7 +25,7 @@ from .samples import BrokenFileError, DatasetError, LabelledSample
 from .source import Source
 
 _log = logging.getLogger(__name__)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = ModelContract.mean, ModelContract.std
 RELATIVE = ("teacher", "student")
 MAX_BROKEN = 100
 """So many samples in a row that cannot be used end the run."""
