@@ -3,14 +3,15 @@
     RgbFrame --preprocess--> EngineInput --engine--> raw --map_from_raw--> DepthMap --temporal--> DepthMap --scale--> metres
     --enlarge--> published size
 
-The node, the command line and the evaluation share this; none of them does arithmetic of its own.
+The node, the command line and the evaluation share this; none of them does arithmetic of its own. `Pipeline.prepare`, `infer_together` and
+`Pipeline.finish` are its three parts, for those who infer the frames of several cameras at once or overlap the parts.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,8 +62,53 @@ class Prediction:
     range_limit_m: float | None = None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A frame in the network's form.
+
+    Attributes:
+        frame: it.
+        engine_input: of the network; its tensor is overwritten when the same pipeline prepares its next frame.
+        seconds: that it took.
+    """
+
+    frame: RgbFrame
+    engine_input: EngineInput
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The network's output for one frame.
+
+    Attributes:
+        raw: (1, h, w) or (1, 1, h, w) float32, as the contract's `output_kind` says; valid until the engine runs again.
+        seconds: that the engine took, for all frames of the batch.
+    """
+
+    raw: npt.NDArray[np.float32]
+    seconds: float
+
+
+def infer_together(engine: Engine, prepared: Sequence[Prepared]) -> list[Inferred]:
+    """Run the network once for frames whose inputs have the same size.
+
+    Args:
+        engine: open; more than one frame needs one that takes so large a batch (see `Engine.batch_max`).
+        prepared: frames of different pipelines.
+
+    Raises:
+        EngineError: the engine failed, or does not take the batch.
+    """
+    started = time.perf_counter()
+    tensors = [one.engine_input.tensor for one in prepared]
+    raw = engine.infer(tensors[0] if len(tensors) == 1 else np.concatenate(tensors))
+    seconds = time.perf_counter() - started
+    return [Inferred(raw[index : index + 1], seconds) for index in range(len(tensors))]
+
+
 class Pipeline:
-    """Runs one engine on one frame after another. Not thread-safe: one thread owns it."""
+    """What one camera's frames go through, one after another. Not thread-safe: one thread owns it. Several may share an engine."""
 
     def __init__(self, engine: Engine) -> None:
         """Take an open engine; the caller closes it."""
@@ -119,19 +165,39 @@ class Pipeline:
             DecodeError: the frame has a size that the model cannot take.
             EngineError: the engine failed on this frame.
         """
+        prepared = self.prepare(frame)
+        return self.finish(prepared, infer_together(self.engine, [prepared])[0], config, intrinsics, wanted, measure_scale)
+
+    def prepare(self, frame: RgbFrame) -> Prepared:
+        """Bring a frame into the network's form.
+
+        Raises:
+            DecodeError: the frame has a size that the model cannot take.
+        """
         started = time.perf_counter()
         engine_input = self._preprocess(frame)
-        preprocessed = time.perf_counter()
-        raw = self.engine.infer(engine_input.tensor)
-        inferred = time.perf_counter()
+        return Prepared(frame, engine_input, time.perf_counter() - started)
+
+    def finish(
+        self,
+        prepared: Prepared,
+        inferred: Inferred,
+        config: RuntimeConfig,
+        intrinsics: Intrinsics | None = None,
+        wanted: frozenset[str] = EVERYTHING,
+        measure_scale: MeasureScale | None = None,
+    ) -> Prediction:
+        """Turn the network's output for a frame that this pipeline prepared into what is wanted; arguments as for `__call__`."""
+        started = time.perf_counter()
+        frame, engine_input = prepared.frame, prepared.engine_input
         prediction = Prediction(None, None, self.no_depth_reason(config, intrinsics, measure_scale is not None), {})
         if not prediction.no_depth_reason or not self.engine.contract.is_metric:
-            predicted = map_from_raw(raw, engine_input.resize, self.engine.contract, self._focal_px(frame, config, intrinsics))
+            predicted = map_from_raw(inferred.raw, engine_input.resize, self.engine.contract, self._focal_px(frame, config, intrinsics))
             predicted = self._steadied(predicted, engine_input, frame.stamp_ns, config)
             size_hw = published_size_hw(frame.size_hw, config)
             prediction = self._prediction(predicted, size_hw, config, wanted, measure_scale, prediction.no_depth_reason)
-        done = time.perf_counter()
-        return replace(prediction, stage_s={"preprocess": preprocessed - started, "infer": inferred - preprocessed, "postprocess": done - inferred})
+        postprocess_s = time.perf_counter() - started
+        return replace(prediction, stage_s={"preprocess": prepared.seconds, "infer": inferred.seconds, "postprocess": postprocess_s})
 
     def _steadied(self, predicted: DepthMap, engine_input: EngineInput, stamp_ns: int, config: RuntimeConfig) -> DepthMap:
         """Return the map in agreement with the frames before; the very same with temporal.mode off."""

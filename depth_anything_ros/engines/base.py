@@ -15,6 +15,10 @@ from ..errors import EngineError
 from ..self_check import measure
 
 
+BATCH_MAX = 8
+"""Images in one call of an engine that takes any number of them."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """What an engine takes or gives: name, numpy dtype and shape, None for an axis of any length."""
@@ -50,6 +54,11 @@ class Engine(ABC):
     advice: str = "use another engine, or another version of it"
     self_check: str = ""
     self_check_problem: str = ""
+
+    @property
+    def batch_max(self) -> int:
+        """How many images one call of an open engine takes."""
+        return self.input_spec.shape[0] or BATCH_MAX
 
     def __str__(self) -> str:
         """Name the model, what its numbers are, and the engine."""
@@ -109,10 +118,10 @@ class Engine(ABC):
         """Run the network once.
 
         Args:
-            tensor: (1, 3, h, w) float32, normalised as the contract says.
+            tensor: (N, 3, h, w) float32, normalised as the contract says; N is 1 .. `batch_max`.
 
         Returns:
-            (1, h, w) or (1, 1, h, w) float32; what it is, the contract's `output_kind` says. Valid until the next call.
+            (N, h, w) or (N, 1, h, w) float32; what it is, the contract's `output_kind` says. Valid until the next call.
 
         Raises:
             EngineError: the input or output does not fit the specification, or the run failed.
