@@ -1,9 +1,10 @@
 """The GPU stages: against their numpy twins, against the bytes they must move, and end to end around a ViT-S. Prints and writes JSON.
 
-    python -m benchmarks.gpu [--frames 300] [--output benchmark_out/gpu.json]
+    python -m benchmarks.gpu [--frames 300] [--output docs/benchmarks/gpu.json]
 
-Needs an NVIDIA GPU, pycuda, NVRTC and PyTorch with CUDA. Aims: kernels within 2x of the time that their bytes take at the measured copy
-bandwidth; image bytes in host memory -> depth and cloud in host memory within 1.15x of the network alone.
+Needs an NVIDIA GPU, pycuda, NVRTC and PyTorch with CUDA; the network runs by TensorRT where that is installed. Aims: kernels within 2x of
+the time that their bytes take at the measured copy bandwidth; image bytes in host memory -> depth and cloud in host memory within 1.15x
+of the network alone.
 
 The arithmetic was checked on CPUs (see docs/cuda.md); this program has not been run on a GPU yet, so there are no figures of it.
 """
@@ -14,102 +15,89 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
+from depth_anything_ros.config import RuntimeConfig
 from depth_anything_ros.contract import ModelContract
-from depth_anything_ros.cuda.formats import ImageLayout
-from depth_anything_ros.cuda.plan import FrameNumbers, FramePlan
-from depth_anything_ros.cuda.sources import compiled_kernels
-from depth_anything_ros.cuda.stages import CudaStages
-from depth_anything_ros.decode import rgb_frame_from_image
+from depth_anything_ros.cuda.frames import GpuFrames
+from depth_anything_ros.decode import ImageLayout, RawFrame
+from depth_anything_ros.engines import Engine
+from depth_anything_ros.engines.cuda_runtime import CudaSession
 from depth_anything_ros.geometry import CloudBuilder
-from depth_anything_ros.postprocess import enlarge, map_from_raw
+from depth_anything_ros.gpu_pipeline import GpuPipeline, PreparedOnGpu
+from depth_anything_ros.obstacles import points_from_depth
+from depth_anything_ros.pipeline import Pipeline
+from depth_anything_ros.prediction import Inferred, Request
 from depth_anything_ros.preprocess import Preprocessor, plan_resize
+from depth_anything_ros.rays import ImageCamera
 from depth_anything_ros.structs import Intrinsics
-
-from .gpu_networks import MAX_DEPTH_M, TorchNetwork, network_for
 
 CAMERAS = {"vga": (480, 640), "1080p": (1080, 1920)}
 NETWORK_BOUNDS_PX = (518, 308)
-OUTPUTS = frozenset({"depth", "points"})
 COPY_BYTES = 2**28
 REPEATS = 200
-
-
-def contract_for(bound_px: int) -> ModelContract:
-    """Return the contract of a metric Depth Anything V2 whose shorter side is `bound_px`."""
-    return ModelContract("vits", ((bound_px, bound_px),), "lower_bound", "depth_m", size_multiple=14, interpolation="cubic", max_depth_m=MAX_DEPTH_M)
+WARM_UP_FRAMES = 10
 
 
 class Case:
-    """One camera and one network, planned on the GPU, with everything that the CPU stages need beside it."""
+    """One camera before one engine: rgb8 images, depth at the image's size, XYZRGB."""
 
-    def __init__(self, driver: Any, cubin: bytes, size_hw: tuple[int, int], bound_px: int) -> None:  # noqa: ANN401 - the module pycuda.driver
-        """Make a random image and plan for it; rgb8, depth at the image's size, XYZRGB."""
-        self.contract, (height, width) = contract_for(bound_px), size_hw
-        self.layout = ImageLayout("rgb8", height, width, 3 * width)
-        data = np.random.default_rng(0).integers(0, 256, self.layout.nbytes, np.uint8)
-        header = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id="")
-        self.message = SimpleNamespace(header=header, height=height, width=width, step=3 * width, encoding="rgb8", is_bigendian=0, data=data)
-        self.resize = plan_resize(size_hw, self.contract)
-        self.network: TorchNetwork = network_for(self.resize.network_size_hw)
-        self.camera = Intrinsics(float(width), float(width), width / 2, height / 2, size_hw)
-        self.stages = CudaStages(driver, cubin, self.contract, "float16", "float16")
-        plan = FramePlan(self.layout, self.resize, size_hw, OUTPUTS)
-        self.stages.plan(plan, self.network.tensor.data_ptr(), self.network.raw.data_ptr())
-        self.stages.image_bytes[:] = data
-        self.stages.set_numbers(FrameNumbers(max_depth_m=MAX_DEPTH_M, intrinsics=self.camera))
-        self.preprocess, self.build_cloud = Preprocessor(self.contract), CloudBuilder()
+    def __init__(self, engine: Engine, gpu: GpuFrames, size_hw: tuple[int, int]) -> None:
+        """Take an open engine and make a random image."""
+        self.engine, self.gpu, self.session, (height, width) = engine, gpu, gpu.session, size_hw
+        self._bytes = np.random.default_rng(0).integers(0, 256, 3 * height * width, np.uint8)
+        self._layout = ImageLayout("rgb8", height, width, 3 * width)
+        self._camera = ImageCamera(Intrinsics(float(width), float(width), width / 2, height / 2, size_hw), "pinhole", (0.0,) * 8)
+        self._build_cloud, self.gpu_pipeline, self.numpy_pipeline = CloudBuilder(), GpuPipeline(engine, gpu), Pipeline(engine)
+        with self.session.active():
+            self.network = gpu.network_for((1, 3, *engine.contract.input_sizes_hw[0]))
 
-    def enqueue_frame(self, stream: Any) -> None:  # noqa: ANN401 - a pycuda stream
-        """Enqueue a whole frame; PyTorch's current stream must be the same one."""
-        self.stages.enqueue_upload(stream)
-        self.stages.enqueue_preprocess(stream)
-        self.network.enqueue()
-        self.stages.enqueue_postprocess(stream)
-        self.stages.enqueue_download(stream)
+    def request(self) -> Request:
+        """Return a frame that nobody has decoded yet."""
+        return Request(RawFrame(self._layout, self._bytes), RuntimeConfig(), self._camera, frozenset({"depth", "points"}))
 
-    def numpy_frame(self, infer: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Run a frame with the numpy stages around `infer`; returns depth and cloud."""
-        frame = rgb_frame_from_image(self.message)
-        self.network.tensor.copy_(torch.from_numpy(self.preprocess(frame).tensor))
-        infer()
-        raw = self.network.raw.float().cpu().numpy()
-        depth = enlarge(map_from_raw(raw, self.resize, self.contract), self.layout.size_hw, MAX_DEPTH_M).values
-        return depth, self.build_cloud(depth, self.camera, frame.rgb)
+    def gpu_frame(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Run a whole frame on the GPU; returns depth and cloud in host memory."""
+        request = self.request()
+        prediction = self.gpu_pipeline(request.frame, request.config, request.camera, request.wanted)
+        assert prediction.depth is not None
+        assert prediction.points is not None
+        return prediction.depth.values, prediction.points
 
+    def numpy_frame(self, raw: npt.NDArray[np.float32] | None = None) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Run a frame with the numpy stages around the engine, or around what the engine gave before; returns depth and cloud."""
+        request = self.request()
+        prepared = self.numpy_pipeline.prepare(request)
+        inferred = prepared.infer(self.engine, [prepared])[0] if raw is None else Inferred(0.0, raw)
+        prediction = self.numpy_pipeline.finish(prepared, inferred)
+        assert prediction.depth is not None
+        depth = prediction.depth.values
+        points = points_from_depth(self._build_cloud, depth, self._camera, request.frame.rgb, request.config, prediction.range_limit_m)
+        return depth, points
 
-def kernel_figures(case: Case, driver: Any, stream: Any, bytes_per_us: float) -> dict[str, Any]:  # noqa: ANN401
-    """Return the kernels' times in microseconds, and how far above the time of their bytes they are."""
-    stages, pixels = case.stages, case.network.raw.numel()
-    moved = {
-        "preprocess": case.layout.nbytes + 2 * 3 * pixels,
-        "postprocess": 2 * pixels + case.layout.nbytes + sum(values.nbytes for values in stages.results.values()),
-    }
-    stages.enqueue_upload(stream)
-    figures: dict[str, Any] = {}
-    for name, enqueue in (("preprocess", stages.enqueue_preprocess), ("postprocess", stages.enqueue_postprocess)):
-        taken_us = _device_us(driver, stream, lambda enqueue=enqueue: enqueue(stream))
-        figures[name] = {"us": round(taken_us, 2), "bytes": moved[name], "times_floor": round(taken_us * bytes_per_us / moved[name], 2)}
-    return figures
+    def on_device(self, address: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Return a copy of float32 device memory."""
+        values = np.empty(shape, np.float32)
+        with self.session.active():
+            self.session.driver.memcpy_dtoh(values, address)
+        return values
 
 
-def twin_figures(case: Case, stream: Any) -> dict[str, float]:  # noqa: ANN401
+def twin_figures(case: Case) -> dict[str, float]:
     """Return the largest differences from the numpy stages, on the network's own output."""
-    case.enqueue_frame(stream)
-    stream.synchronize()
-    tensor, depth = case.network.tensor.float().cpu().numpy(), case.stages.results["depth"].copy()
-    points = case.stages.results["points"].copy()
-    numpy_depth, numpy_points = case.numpy_frame(lambda: None)  # the output of the run before is still there
+    depth, points = case.gpu_frame()
+    size_hw = case.engine.contract.input_sizes_hw[0]
+    tensor = case.on_device(case.network.input_address, (1, 3, *size_hw))
+    numpy_depth, numpy_points = case.numpy_frame(case.on_device(case.network.output_address, (1, *size_hw)))
     with np.errstate(invalid="ignore"):  # beyond range on both sides is no difference, on one side an infinite one
         depth_difference = np.abs(depth - numpy_depth) / numpy_depth
     return {
-        "tensor_max": float(np.abs(tensor - case.preprocess(rgb_frame_from_image(case.message)).tensor).max()),
+        "tensor_max": float(np.abs(tensor - Preprocessor(case.engine.contract)(case.request().frame).tensor).max()),
         "depth_max_relative": float(np.nanmax(depth_difference)),
         "points_max_m": float(np.nanmax(np.abs(points[..., :3] - numpy_points[..., :3]))),
         "unknown_on_one_side": int(np.count_nonzero(np.isnan(points[..., :3]) != np.isnan(numpy_points[..., :3]))),
@@ -117,96 +105,133 @@ def twin_figures(case: Case, stream: Any) -> dict[str, float]:  # noqa: ANN401
     }
 
 
-def end_to_end_figures(case: Case, stream: Any, frames: int) -> dict[str, Any]:  # noqa: ANN401
-    """Return times of the network alone and of whole frames with either kind of stages, in milliseconds, and their ratios."""
-    torch_stream = torch.cuda.ExternalStream(stream.handle)
-    with torch.cuda.stream(torch_stream):
-        for _ in range(3):
-            case.enqueue_frame(stream)
-        stream.synchronize()
-        alone, whole = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(alone, stream=torch_stream):
-            case.network.enqueue()
-        with torch.cuda.graph(whole, stream=torch_stream):
-            case.enqueue_frame(stream)
-
-        def cuda_frame() -> None:
-            case.stages.image_bytes[:] = case.message.data
-            case.stages.set_numbers(FrameNumbers(max_depth_m=MAX_DEPTH_M, intrinsics=case.camera))
-            whole.replay()
-            stream.synchronize()
-
-        def engine_alone() -> None:
-            alone.replay()
-            stream.synchronize()
-
-        runs = {"engine_alone": engine_alone, "cuda_stages": cuda_frame, "numpy_stages": lambda: case.numpy_frame(alone.replay)}
-        figures: dict[str, Any] = {name: _host_ms(run, frames) for name, run in runs.items()}
-    for name in ("cuda_stages", "numpy_stages"):
-        figures[name]["times_engine"] = round(figures[name]["p50"] / figures["engine_alone"]["p50"], 3)
+def kernel_figures(case: Case, bytes_per_us: float) -> dict[str, Any]:
+    """Return the kernels' times in microseconds, and how far above the time of their bytes they are."""
+    prepared = case.gpu_pipeline.prepare(case.request())
+    assert isinstance(prepared, PreparedOnGpu)
+    stages, stream, plan = prepared.stages, case.session.stream, prepared.stages.plan
+    pixels = int(np.prod(plan.resize.network_size_hw))
+    moved = {
+        "preprocess": plan.layout.nbytes + 4 * 3 * pixels,
+        "postprocess": 4 * pixels + plan.layout.nbytes + sum(4 * int(np.prod(plan.result(name)[0])) for name in plan.outputs),
+    }
+    works = {
+        "preprocess": lambda: stages.enqueue_preprocess(stream, case.network.input_address),
+        "postprocess": lambda: stages.enqueue_postprocess(stream, case.network.output_address),
+    }
+    figures: dict[str, Any] = {}
+    with case.session.active():
+        stages.enqueue_upload(stream)
+        for name, enqueue in works.items():
+            taken_us = _device_us(case.session, enqueue)
+            figures[name] = {"us": round(taken_us, 2), "bytes": moved[name], "times_floor": round(taken_us * bytes_per_us / moved[name], 2)}
     return figures
 
 
-def _device_us(driver: Any, stream: Any, enqueue: Callable[[], None]) -> float:  # noqa: ANN401
+def end_to_end_figures(case: Case, frames: int) -> dict[str, Any]:
+    """Return times of the network alone and of whole frames with either kind of stages, in milliseconds, and their ratios."""
+    with case.session.active():
+        case.network.enqueue()
+        case.session.synchronize()
+        alone = case.session.capture(case.network.enqueue)
+
+    def engine_alone() -> None:
+        with case.session.active():
+            case.session.launch(alone)
+            case.session.synchronize()
+
+    launches = case.gpu.launches.copy()
+    runs = {"engine_alone": engine_alone, "gpu_stages": case.gpu_frame, "numpy_stages": case.numpy_frame}
+    figures: dict[str, Any] = {name: _host_ms(run, frames) for name, run in runs.items()}
+    for name in ("gpu_stages", "numpy_stages"):
+        figures[name]["times_engine"] = {p: round(figures[name][p] / figures["engine_alone"][p], 3) for p in ("p50", "p99")}
+    figures["gpu_stages"]["launches"] = dict(case.gpu.launches - launches)
+    with case.session.active():
+        case.session.free_graph(alone)
+    return figures
+
+
+def _device_us(session: CudaSession, enqueue: Callable[[], Any]) -> float:
     """Return the time of what is enqueued; many times in one graph, as launches from Python take longer than small kernels."""
-    torch_stream, graph, start, end = torch.cuda.ExternalStream(stream.handle), torch.cuda.CUDAGraph(), driver.Event(), driver.Event()
-    with torch.cuda.graph(graph, stream=torch_stream):
+
+    def repeat() -> None:
         for _ in range(REPEATS):
             enqueue()
-    with torch.cuda.stream(torch_stream):
-        graph.replay()
-        start.record(stream)
-        graph.replay()
-        end.record(stream)
+
+    enqueue()
+    session.synchronize()
+    graph, start, end = session.capture(repeat), session.driver.Event(), session.driver.Event()
+    session.launch(graph)
+    start.record(session.stream)
+    session.launch(graph)
+    end.record(session.stream)
     end.synchronize()
+    session.free_graph(graph)
     return float(start.time_till(end)) * 1000 / REPEATS
 
 
-def _host_ms(run: Callable[[], Any], frames: int) -> dict[str, float]:
+def _host_ms(run: Callable[[], Any], frames: int) -> dict[str, Any]:
     times = []
-    for index in range(frames + 10):
+    for index in range(frames + WARM_UP_FRAMES):
         started = time.perf_counter()
         run()
-        if index >= 10:
+        if index >= WARM_UP_FRAMES:
             times.append(time.perf_counter() - started)
-    return dict(zip(("p50", "p99"), (np.percentile(times, (50, 99)) * 1000).round(3).tolist()))
+    return dict(zip(("p50", "p99"), (np.percentile(times, (50, 99)) * 1000).round(4).tolist()))
 
 
-def measured_bytes_per_us(driver: Any, stream: Any) -> float:  # noqa: ANN401
+def measured_bytes_per_us(session: CudaSession) -> float:
     """Return how many bytes the GPU reads and writes in a microsecond while it copies."""
-    source, target = driver.mem_alloc(COPY_BYTES), driver.mem_alloc(COPY_BYTES)
-    return 2 * COPY_BYTES / _device_us(driver, stream, lambda: driver.memcpy_dtod_async(int(target), int(source), COPY_BYTES, stream))
+    with session.active():
+        source, target = session.allocate(COPY_BYTES), session.allocate(COPY_BYTES)
+        copy_us = _device_us(session, lambda: session.driver.memcpy_dtod_async(int(target), int(source), COPY_BYTES, session.stream))
+        source.free()
+        target.free()
+    return 2 * COPY_BYTES / copy_us
+
+
+def network_size_hw(image_hw: tuple[int, int], bound_px: int) -> tuple[int, int]:
+    """Return the input size that Depth Anything takes for an image: the shorter side `bound_px`, multiples of 14."""
+    official = ModelContract("vits", ((bound_px, bound_px),), "lower_bound", "depth_m", size_multiple=14)
+    return plan_resize(image_hw, official).network_size_hw
+
+
+def measured(image_hw: tuple[int, int], bound_px: int, folder: Path, frames: int) -> dict[str, Any]:
+    """Return the figures of one camera before one network."""
+    from .gpu_networks import engine_for
+
+    size_hw = network_size_hw(image_hw, bound_px)
+    with closing(engine_for(size_hw, folder)) as engine:
+        assert engine.gpu is not None
+        session, case = engine.gpu.session, Case(engine, engine.gpu, image_hw)
+        bytes_per_us = measured_bytes_per_us(session)
+        return {
+            "device": str(session.device),
+            "driver_cuda": session.device.driver_cuda,
+            "engine": engine.platform,
+            "network_hw": list(size_hw),
+            "copy_gb_per_s": round(bytes_per_us / 1000, 1),
+            "twins": twin_figures(case),
+            "kernels": kernel_figures(case, bytes_per_us),
+            "end_to_end_ms": end_to_end_figures(case, frames),
+        }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run every camera with every network size and write the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300, help="frames of each end-to-end measurement (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("benchmark_out/gpu.json"), help="JSON file to write (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/gpu.json"), help="JSON file to write (default: %(default)s)")
+    parser.add_argument("--engines", type=Path, default=Path("benchmark_out/engines"), help="folder of models and engines (default: %(default)s)")
     args = parser.parse_args(argv)
-    from pycuda import driver
-
-    driver.init()
-    context = driver.Device(0).retain_primary_context()
-    context.push()
-    try:
-        cubin, stream = compiled_kernels(driver.Device(0).compute_capability()), driver.Stream()
-        bytes_per_us = measured_bytes_per_us(driver, stream)
-        figures: dict[str, Any] = {"device": driver.Device(0).name(), "copy_gb_per_s": round(bytes_per_us / 1000, 1)}
-        for camera, size_hw in CAMERAS.items():
-            for bound_px in NETWORK_BOUNDS_PX:
-                case = Case(driver, cubin, size_hw, bound_px)
-                with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
-                    found = {"engine": case.network.name, "twins": twin_figures(case, stream)}
-                found["kernels"] = kernel_figures(case, driver, stream, bytes_per_us)
-                found["end_to_end_ms"] = end_to_end_figures(case, stream, args.frames)
-                figures[f"{camera}_vits_{bound_px}"] = found
-                case.stages.close()
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(figures, indent=2) + "\n")
-        print(json.dumps(figures, indent=2))
-    finally:
-        context.pop()
+    figures = {
+        f"{camera}_vits_{bound_px}": measured(image_hw, bound_px, args.engines, args.frames)
+        for camera, image_hw in CAMERAS.items()
+        for bound_px in NETWORK_BOUNDS_PX
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
     return 0
 
 

@@ -2,73 +2,113 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
+from depth_anything_ros.config import RuntimeConfig
+from depth_anything_ros.contract import ModelContract, with_contract
+from depth_anything_ros.cuda.frames import GpuFrames
+from depth_anything_ros.cuda.sources import compiled_kernels
+from depth_anything_ros.engines import Engine, TensorSpec, open_engine
+from depth_anything_ros.engines.cuda_runtime import CudaSession
 from training.depth_anything import DepthAnything, ExportForm, published_architecture
 
 MAX_DEPTH_M = 20.0
 
 
-class TorchNetwork:
-    """The network in half precision, between two buffers of its own.
+def contract_for(size_hw: tuple[int, int]) -> ModelContract:
+    """Return the contract of a metric Depth Anything V2 for one input size."""
+    return ModelContract("vits", (size_hw,), "stretch", "depth_m", interpolation="cubic", max_depth_m=MAX_DEPTH_M)
 
-    Attributes:
-        tensor: (1, 3, h, w) float16 on the GPU, the input.
-        raw: (1, h, w) float16 on the GPU, the output.
-    """
 
-    name = "pytorch"
+class HalfInside(nn.Module):
+    """The network in half precision between float32 tensors, as exports in half precision are."""
 
     def __init__(self, size_hw: tuple[int, int]) -> None:
         """Build for one input size."""
+        super().__init__()
         torch.manual_seed(0)
-        self._form = ExportForm(DepthAnything(published_architecture("vits", "v2", MAX_DEPTH_M)).eval(), size_hw).half().cuda()
-        self.tensor = torch.zeros(1, 3, *size_hw, dtype=torch.float16, device="cuda")
-        self.raw = torch.zeros(1, *size_hw, dtype=torch.float16, device="cuda")
+        self._form = ExportForm(DepthAnything(published_architecture("vits", "v2", MAX_DEPTH_M)).eval(), size_hw).half()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(1, 3, h, w) float32 -> (1, h, w) float32."""
+        return self._form(image.half()).float()
+
+
+class TorchNetwork:
+    """The network between two buffers of PyTorch's; see `cuda.frames.Network`."""
+
+    def __init__(self, session: CudaSession, size_hw: tuple[int, int]) -> None:
+        """Build for one input size, and run once: PyTorch takes its memory then."""
+        self._module = HalfInside(size_hw).cuda()
+        self.tensor = torch.zeros(1, 3, *size_hw, device="cuda")
+        self.raw = torch.zeros(1, *size_hw, device="cuda")
+        self.input_address, self.output_address = self.tensor.data_ptr(), self.raw.data_ptr()
+        self._stream = torch.cuda.ExternalStream(session.stream_handle)
+        self.enqueue()
+        session.synchronize()
 
     @torch.inference_mode()
     def enqueue(self) -> None:
-        """Enqueue one inference on PyTorch's current stream."""
-        self.raw.copy_(self._form(self.tensor))
+        """Enqueue one inference on the session's stream."""
+        with torch.cuda.stream(self._stream):
+            self.raw.copy_(self._module(self.tensor))
 
 
-class TensorRtNetwork(TorchNetwork):
-    """The same network, parsed and built by TensorRT, between the same buffers."""
+class TorchEngine(Engine):
+    """PyTorch in the place of TensorRT, for machines that have no TensorRT."""
 
-    name = "tensorrt"
+    name: ClassVar[str] = "pytorch"
+    model_sha256 = "none"
 
-    def __init__(self, size_hw: tuple[int, int]) -> None:
-        """Export and build for one input size: minutes."""
-        import tensorrt as trt
+    def __init__(self, contract: ModelContract) -> None:
+        """Remember the contract; nothing is made before `open`."""
+        self.contract = contract
+        self.platform = f"PyTorch {torch.__version__}"
+        shape = contract.input_sizes_hw[0]
+        self.input_spec, self.output_spec = TensorSpec("image", "float32", (1, 3, *shape)), TensorSpec("depth", "float32", (1, *shape))
 
-        super().__init__(size_hw)
-        program = torch.onnx.export(
-            self._form, (self.tensor,), opset_version=18, input_names=["image"], output_names=["depth"], dynamo=True, verbose=False
-        )
-        self._logger = trt.Logger(trt.Logger.WARNING)
-        builder = trt.Builder(self._logger)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, self._logger)
-        if not parser.parse(program.model_proto.SerializeToString()):
-            raise RuntimeError("; ".join(str(parser.get_error(index)) for index in range(parser.num_errors)))
-        plan = builder.build_serialized_network(network, builder.create_builder_config())
-        self._engine = trt.Runtime(self._logger).deserialize_cuda_engine(plan)
-        self._context: Any = self._engine.create_execution_context()
-        self._context.set_tensor_address("image", self.tensor.data_ptr())
-        self._context.set_tensor_address("depth", self.raw.data_ptr())
+    def _open(self) -> None:
+        self._session = CudaSession()
+        with self._session.active():
+            self._network = TorchNetwork(self._session, self.contract.input_sizes_hw[0])
+            cubin = compiled_kernels(self._session.device.compute_capability)
+            self.gpu = GpuFrames(self._session, cubin, self.contract, ("float32", "float32"), lambda _: self._network)
 
-    def enqueue(self) -> None:
-        """Enqueue one inference on PyTorch's current stream."""
-        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise RuntimeError("TensorRT failed to run the engine")
+    def _infer(self, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with self._session.active():
+            self._network.tensor.copy_(torch.from_numpy(tensor))
+            torch.cuda.synchronize()
+            self._network.enqueue()
+            self._session.synchronize()
+            return self._network.raw.cpu().numpy()
+
+    def _close(self) -> None:
+        if self.gpu is not None:
+            with self._session.active():
+                self.gpu.close()
+            self.gpu = None
+            self._session.close()
 
 
-def network_for(size_hw: tuple[int, int]) -> TorchNetwork:
-    """Return the network for an input size, by TensorRT where it is installed."""
-    try:
-        import tensorrt  # noqa: F401
-    except ImportError:
-        return TorchNetwork(size_hw)
-    return TensorRtNetwork(size_hw)
+def engine_for(size_hw: tuple[int, int], folder: Path) -> Engine:
+    """Return an open engine for an input size; TensorRT builds it (minutes) into `folder` unless it is there."""
+    contract = contract_for(size_hw)
+    if importlib.util.find_spec("tensorrt") is None:
+        engine = TorchEngine(contract)
+        engine.open()
+        return engine
+    path = folder / f"vits_{size_hw[0]}x{size_hw[1]}.onnx"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        image, names = torch.zeros(1, 3, *size_hw), {"input_names": ["image"], "output_names": ["depth"]}
+        program = torch.onnx.export(HalfInside(size_hw), (image,), opset_version=18, dynamo=True, verbose=False, **names)
+        path.write_bytes(with_contract(program.model_proto.SerializeToString(), contract))
+    values = {"engine": "tensorrt", "model": str(path), "tensorrt.cache_dir": str(folder), "tensorrt.gpu_stages": "on"}
+    return open_engine(RuntimeConfig().updated(values))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def run(scenario: Scenario) -> dict[str, Any]:
     spinner = threading.Thread(target=executor.spin, daemon=True)
     spinner.start()
     try:
-        _wait(peer.connected, "the node", process)
+        wait_for(peer.connected, "the node", process)
         time.sleep(0.5)
         processes = {"node": psutil.Process(process.pid), "peer": psutil.Process()}
         cpu_s = {name: _cpu_s(member) for name, member in processes.items()}
@@ -183,7 +184,7 @@ def _figures(peer: Peer, scenario: Scenario, memory_mb: list[float], call_s: lis
         "results_plus_dropped_equals_sent": len(peer.depth_numbers) + counts["dropped"] == sent,
         "camera_hz": round((sent - 1) / (peer.sent_s[-1] - peer.sent_s[0]), 2),
         "output_hz": round((len(peer.got_s) - 1) / (peer.got_s[-1] - peer.got_s[0]), 2),
-        "age_at_subscriber_ms": _percentiles(peer.age_s),
+        "age_at_subscriber_ms": percentiles(peer.age_s),
         "node_stages_ms": stages,
         "memory_growth_mb": round(memory_mb[-1] - memory_mb[0], 3),
         "parameter_call_ms_max": round(max(call_s) * 1000, 1),
@@ -205,17 +206,19 @@ def onnxruntime_alone(seconds: float) -> dict[str, Any]:
             started = time.perf_counter()
             session.run(None, {session.get_inputs()[0].name: tensor})
             times.append(time.perf_counter() - started)
-        figures[name] = {"runs": len(times), "hz": round(len(times) / sum(times), 2), "ms": _percentiles(times)}
+        figures[name] = {"runs": len(times), "hz": round(len(times) / sum(times), 2), "ms": percentiles(times)}
         del session
     figures["best_hz"] = max(figures[name]["hz"] for name in ("default_options", "our_options"))
     return figures
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float]:
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return three percentiles in milliseconds; nothing of an empty list."""
     return dict(zip(("p50", "p95", "p99"), (np.percentile(seconds, (50, 95, 99)) * 1000).round(2).tolist())) if seconds else {}
 
 
-def _wait(condition: Any, what: str, process: subprocess.Popen[bytes]) -> None:  # noqa: ANN401
+def wait_for(condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until something is so; end the benchmark where the node ends before, or after half a minute."""
     deadline = time.monotonic() + 30
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -245,13 +248,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], help="names of scenarios to run")
     parser.add_argument("--output", type=Path, default=Path("benchmark_out/node.json"), help="JSON file to write (default: %(default)s)")
     args = parser.parse_args(argv)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(60 + os.getpid() % 40))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.update(profile_environment(os.environ))
-    keep_freed_memory()
-    rclpy.init()
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "load_before": os.getloadavg()[0]}
-    result: dict[str, Any] = {"machine": machine, "scenarios": {}}
+    result: dict[str, Any] = {"machine": start(), "scenarios": {}}
     result["onnxruntime_alone"] = onnxruntime_alone(2 if args.quick else 10)
     for scenario in scenarios(args.quick):
         if not args.only or scenario.name in args.only:
@@ -260,11 +257,26 @@ def main(argv: list[str] | None = None) -> int:
     saturated = result["scenarios"].get("default_model_vga_saturated")
     if saturated:
         result["saturated_share_of_onnxruntime_alone"] = round(saturated["output_hz"] / result["onnxruntime_alone"]["best_hz"], 3)
-    rclpy.try_shutdown()
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    finish(result, args.output)
     return 0
+
+
+def start() -> dict[str, Any]:
+    """Start ROS in this process, on a domain of its own; returns what is to be said about the machine."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(60 + os.getpid() % 40))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.update(profile_environment(os.environ))
+    keep_freed_memory()
+    rclpy.init()
+    return {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "load_before": os.getloadavg()[0]}
+
+
+def finish(result: dict[str, Any], output: Path) -> None:
+    """Stop ROS, print the figures and write them to a file."""
+    rclpy.try_shutdown()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

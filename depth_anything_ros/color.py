@@ -28,12 +28,12 @@ def rgb_from_map(depth_map: DepthMap, colormap: str, near_m: float, far_m: float
     """
     values = depth_map.values
     if depth_map.kind == "depth_m":
-        nearness = -cv2.log(values)
-        low, high = -math.log(far_m), -math.log(near_m)
+        nearness, (low, gain) = -cv2.log(values), log_range(near_m, far_m)
     else:
         nearness = values
         low, high = np.nanpercentile(values[::4, ::4], (2, 98)) if np.isfinite(values[::4, ::4]).any() else (0.0, 1.0)
-    scaled = np.clip((nearness - np.float32(low)) * np.float32(255 / max(high - low, 1e-9)), 0, 255)
+        gain = _gain(low, high)
+    scaled = np.clip((nearness - np.float32(low)) * np.float32(gain), 0, 255)
     unknown = np.isnan(values)
     index = np.where(unknown, np.float32(0), scaled).astype(np.uint8)
     if colormap == "gray":
@@ -42,3 +42,13 @@ def rgb_from_map(depth_map: DepthMap, colormap: str, near_m: float, far_m: float
         rgb = cv2.cvtColor(cv2.applyColorMap(index, _COLORMAPS[colormap]), cv2.COLOR_BGR2RGB)
     rgb[unknown] = 0
     return rgb  # type: ignore[return-value]
+
+
+def log_range(near_m: float, far_m: float) -> tuple[float, float]:
+    """Return low and gain, so that (-log(depth) - low) * gain is 0 at the farthest colour and 255 at the nearest."""
+    low, high = -math.log(far_m), -math.log(near_m)
+    return low, _gain(low, high)
+
+
+def _gain(low: float, high: float) -> float:
+    return 255 / max(high - low, 1e-9)

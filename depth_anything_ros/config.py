@@ -38,6 +38,12 @@ class TensorRtConfig:
     build_timeout_s: float = _param(3600.0, "seconds after which the build of an engine gives up", "configure", (1.0, 86400.0))
     cache_dir: str = _param("", "folder of the built engines; empty = depth_anything_ros/engines in the user's cache directory", "configure")
     cache_max_mib: int = _param(4096, "MiB that the folder may hold; beyond it, the least recently used engines go", "configure", (16, 1048576))
+    gpu_stages: str = _param(
+        "auto",
+        "the stages around the network: auto: on the GPU where NVRTC is installed, otherwise in numpy; on: on the GPU or not at all; off: in numpy",
+        "configure",
+        choices=("auto", "on", "off"),
+    )
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,19 @@ class RuntimeConfig:
         choices=("fail", "warn", "off"),
     )
     autostart: bool = _param(True, "configure and activate at start; false: wait for lifecycle transitions", "start")
-    image_transport: str = _param("raw", "raw: subscribe to image; compressed: to image/compressed", "configure", choices=("raw", "compressed"))
+    cameras: tuple[str, ...] = _param(
+        (), "names of several cameras; the camera front has the topics front/image, front/depth/image and so on; empty = one camera", "start"
+    )
+    batch_max: int = _param(
+        0,
+        "several cameras: most frames that go through the network at once where so many wait; 0 = one of each, but 1 with onnxruntime on the CPU, "
+        "where a batch brings few more frames and makes all wait for the last",
+        "configure",
+        (0, 64),
+    )
+    image_transport: str = _param(
+        "raw", "raw: subscribe to image; compressed: to image/compressed", "configure", choices=("raw", "compressed"), per_camera=True
+    )
     frame_policy: str = _param("latest", "latest: newest frame, drop the rest; all: every frame in order", "start", choices=("latest", "all"))
     frame_queue_max: int = _param(
         100, "frame_policy all: frames that may wait (in memory, as the camera sent them); more are dropped and counted", "configure", (1, 1000000)
@@ -241,8 +259,11 @@ def _parameters(cls: type, prefix: str = "") -> Iterator[Parameter]:
             yield from _parameters(hints[f.name], f"{prefix}{f.name}.")
             continue
         kind, of_numbers = tuple if isinstance(f.default, tuple) else hints[f.name], float in get_args(hints[f.name])
-        low, high = f.metadata["limits"] or (None, None)
-        yield Parameter(prefix + f.name, kind, f.default, f.metadata["text"], f.metadata["when"], low, high, f.metadata["choices"], of_numbers)
+        about = f.metadata
+        low, high = about["limits"] or (None, None)
+        yield Parameter(
+            *(prefix + f.name, kind, f.default, about["text"], about["when"], low, high, about["choices"], of_numbers, about["per_camera"])
+        )
 
 
 PARAMETERS: dict[str, Parameter] = {parameter.name: parameter for parameter in _parameters(RuntimeConfig)}

@@ -17,7 +17,10 @@ _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its dotted name, type (a tuple: of texts or of numbers), default and what users may give it."""
+    """One parameter: its dotted name, type (a tuple: of texts or of numbers), default and what users may give it.
+
+    `per_camera`: whether each of several cameras may have its own value.
+    """
 
     name: str
     type: type
@@ -28,6 +31,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     of_numbers: bool = False
+    per_camera: bool = False
 
     def check(self, value: Any) -> Any:  # noqa: ANN401 - any ROS parameter value
         """Return the value in the parameter's type.
@@ -69,6 +73,8 @@ def param(
     when: When = "live",
     limits: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
+    per_camera: bool | None = None,
 ) -> Any:  # noqa: ANN401 - a dataclass field stands for its value
-    """Return a field of a configuration dataclass that is a parameter."""
-    return field(default=default, metadata={"text": text, "when": when, "limits": limits, "choices": choices})
+    """Return a field of a configuration dataclass that is a parameter; what may change any time is per camera, unless said otherwise."""
+    own = when == "live" if per_camera is None else per_camera
+    return field(default=default, metadata={"text": text, "when": when, "limits": limits, "choices": choices, "per_camera": own})

@@ -2,12 +2,15 @@
 
 Every encoding is one row of `ENCODINGS`; what is not in the table goes to cv_bridge where that is installed. Messages come
 from other programs and are checked as such: a bad one raises `DecodeError` and the next one is looked at afresh.
+What is in the table is checked at once but decoded when somebody asks for its pixels: a GPU reads the raw bytes itself.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import cv2
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 2**26
+MAX_STEP = 2**31 - 1
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -75,41 +79,126 @@ ENCODINGS: dict[str, Encoding] = {
 }
 
 
+@dataclass(frozen=True)
+class ImageLayout:
+    """How a raw image in an encoding of `ENCODINGS` lies in memory: the fields of sensor_msgs/Image without the pixels.
+
+    Raises:
+        DecodeError: an encoding that is not in the table, or sizes that contradict each other or are absurd.
+    """
+
+    encoding: str
+    height: int
+    width: int
+    step: int
+    is_bigendian: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would be read beside the image."""
+        kind = ENCODINGS.get(self.encoding)
+        if kind is None:
+            raise DecodeError(f"image encoding {self.encoding!r} is not one of {', '.join(ENCODINGS)}")
+        _check_size(self.width, self.height)
+        row_bytes, what = self.width * kind.bytes_per_pixel, f"{self.encoding} image of {self.width}x{self.height} pixels"
+        if self.step < row_bytes:
+            raise DecodeError(f"{what}: step {self.step} is below the {row_bytes} bytes of a row")
+        if self.step > MAX_STEP:
+            raise DecodeError(f"{what}: step {self.step} is above {MAX_STEP}")
+        if (kind.even_width and self.width % 2) or (kind.planar_420 and self.height % 2):
+            raise DecodeError(f"{what}: chroma is shared by two pixels, sides must be even")
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes from one pixel of a row to the next."""
+        return ENCODINGS[self.encoding].bytes_per_pixel
+
+    @property
+    def rows(self) -> int:
+        """Rows of bytes: nv12 and nv21 carry 1.5 * height of them, as video drivers give them."""
+        return self.height * 3 // 2 if ENCODINGS[self.encoding].planar_420 else self.height
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole image, padding of every row included."""
+        return self.step * self.rows
+
+
+class RawFrame(RgbFrame):
+    """A camera image as it came: its layout and bytes were checked; its pixels are decoded when they are asked for, once.
+
+    Attributes:
+        layout: of the bytes.
+        data: (nbytes,) uint8, a view into the message: read only.
+    """
+
+    layout: ImageLayout
+    data: Pixels
+
+    def __init__(self, layout: ImageLayout, data: Pixels, stamp_ns: int = 0, frame_id: str = "") -> None:
+        """Take the bytes of an image.
+
+        Raises:
+            DecodeError: they are not as many as the layout says.
+        """
+        if len(data) != layout.nbytes:
+            what = f"{layout.encoding} image of {layout.width}x{layout.height} pixels, step {layout.step}"
+            raise DecodeError(f"{what}: data has {len(data)} bytes, not {layout.nbytes}")
+        fields = {"layout": layout, "data": data, "stamp_ns": stamp_ns, "frame_id": frame_id, "decode_s": 0.0}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:  # without decoding
+        return f"RawFrame({self.layout}, stamp_ns={self.stamp_ns}, frame_id={self.frame_id!r})"
+
+    @cached_property
+    def rgb(self) -> Pixels:  # type: ignore[override]  # a field there, read-only as well
+        """(H, W, 3) uint8, as in `RgbFrame`. Raises DecodeError where OpenCV cannot convert the pixels."""
+        started = time.perf_counter()
+        layout, kind = self.layout, ENCODINGS[self.layout.encoding]
+        row_bytes = layout.width * kind.bytes_per_pixel
+        pixels = self.data.reshape(layout.rows, layout.step)[:, :row_bytes]
+        if layout.encoding == "mono16":  # the high byte, wherever it is
+            pixels = pixels[:, 0 if layout.is_bigendian else 1 :: 2]
+        elif kind.bytes_per_pixel > 1:
+            contiguous = layout.step == row_bytes
+            pixels = pixels.reshape(layout.rows, layout.width, kind.bytes_per_pixel) if contiguous else _split_rows(pixels, kind.bytes_per_pixel)
+        try:
+            rgb = kind.to_rgb(pixels)
+        except cv2.error as error:
+            raise DecodeError(f"{layout.encoding} image of {layout.width}x{layout.height} pixels cannot be converted: {error.err}") from error
+        object.__setattr__(self, "decode_s", time.perf_counter() - started)
+        return rgb
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.layout.size_hw
+
+
 def rgb_frame_from_image(message: Image) -> RgbFrame:
-    """Decode a raw image.
+    """Take a raw image.
 
     Args:
-        message: sensor_msgs/Image in an encoding of `ENCODINGS`, any padded step, either byte order. nv12 and nv21 carry
-            1.5 * height rows of data, as video drivers give them.
+        message: sensor_msgs/Image in an encoding of `ENCODINGS`, any padded step, either byte order.
 
     Returns:
-        The frame. For rgb8 a view into the message.
+        The frame, with a view into the message. It is a `RawFrame`, not decoded yet, unless cv_bridge had to decode it.
 
     Raises:
         DecodeError: sizes that contradict each other or are absurd, or an encoding that nothing here can read.
     """
-    height, width, step = message.height, message.width, message.step
-    _check_size(width, height)
-    encoding = ENCODINGS.get(message.encoding.lower())
-    if encoding is None:
-        return _frame(_rgb_from_cv_bridge(message), message.header)
-    row_bytes = width * encoding.bytes_per_pixel
-    if step < row_bytes:
-        raise DecodeError(f"{message.encoding} image of {width} pixels a row: step {step} is below the {row_bytes} bytes of a row")
-    if (encoding.even_width and width % 2) or (encoding.planar_420 and height % 2):
-        raise DecodeError(f"{message.encoding} image of {width}x{height} pixels: chroma is shared by two pixels, sides must be even")
-    rows = height * 3 // 2 if encoding.planar_420 else height
-    if len(message.data) != rows * step:
-        raise DecodeError(f"{message.encoding} image of {width}x{height} pixels, step {step}: data has {len(message.data)} bytes, not {rows * step}")
-    pixels = np.frombuffer(message.data, np.uint8).reshape(rows, step)[:, :row_bytes]
-    if message.encoding.lower() == "mono16":  # the high byte, wherever it is
-        pixels = pixels[:, 0 if message.is_bigendian else 1 :: 2]
-    elif encoding.bytes_per_pixel > 1:
-        pixels = pixels.reshape(rows, width, encoding.bytes_per_pixel) if step == row_bytes else _split_rows(pixels, encoding.bytes_per_pixel)
-    try:
-        return _frame(encoding.to_rgb(pixels), message.header)
-    except cv2.error as error:
-        raise DecodeError(f"{message.encoding} image of {width}x{height} pixels cannot be converted: {error.err}") from error
+    encoding = message.encoding.lower()
+    if encoding not in ENCODINGS:
+        _check_size(message.width, message.height)
+        started = time.perf_counter()
+        return _frame(_rgb_from_cv_bridge(message), message.header, started)
+    layout = ImageLayout(encoding, message.height, message.width, message.step, bool(message.is_bigendian))
+    return RawFrame(layout, np.frombuffer(message.data, np.uint8), stamp_ns_of(message.header), message.header.frame_id)
 
 
 def rgb_frame_from_compressed(message: CompressedImage) -> RgbFrame:
@@ -118,7 +207,7 @@ def rgb_frame_from_compressed(message: CompressedImage) -> RgbFrame:
     Raises:
         DecodeError: another format, or data that is broken or cut short.
     """
-    data = bytes(message.data)
+    started, data = time.perf_counter(), bytes(message.data)
     if "compresseddepth" in message.format.lower():
         raise DecodeError(f"compressed image of format {message.format!r} is a depth image; this node takes JPEG and PNG pictures")
     if data[:2] == b"\xff\xd8":
@@ -136,7 +225,7 @@ def rgb_frame_from_compressed(message: CompressedImage) -> RgbFrame:
         raise DecodeError(f"compressed image of format {message.format!r} is broken: {error.err}") from error
     if bgr is None:
         raise DecodeError(f"compressed image of format {message.format!r} is broken: {len(data)} bytes that do not decode")
-    return _frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), message.header)  # type: ignore[arg-type]
+    return _frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr), message.header, started)  # type: ignore[arg-type]
 
 
 def _check_size(width: int, height: int) -> None:
@@ -197,5 +286,10 @@ def _rgb_from_cv_bridge(message: Image) -> Pixels:
     return rgb
 
 
-def _frame(rgb: Pixels, header: Header) -> RgbFrame:
-    return RgbFrame(rgb, header.stamp.sec * 1_000_000_000 + header.stamp.nanosec, header.frame_id)
+def _frame(rgb: Pixels, header: Header, started: float) -> RgbFrame:
+    return RgbFrame(rgb, stamp_ns_of(header), header.frame_id, time.perf_counter() - started)
+
+
+def stamp_ns_of(header: Header) -> int:
+    """Return the stamp of a header in nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec

@@ -1,8 +1,9 @@
-"""The node's health as a diagnostic_msgs/DiagnosticStatus: a level, one sentence, and the numbers behind it."""
+"""The health of the node and of each camera as diagnostic_msgs/DiagnosticStatus: a level, one sentence, and the numbers behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -22,17 +23,23 @@ COUNTED = ("received", "published", "dropped", "refused", "failed", "idle", "wit
 
 
 @dataclass
-class Health:
-    """What the numbers of the meter do not say."""
+class NodeHealth:
+    """What concerns all cameras."""
 
     state: str = "unconfigured"
     transition_error: str = ""
+    self_check_problem: str = ""
+
+
+@dataclass
+class CameraHealth:
+    """What the numbers of a camera's meter do not say."""
+
     last_refusal: str = ""
     last_failure: str = ""
     no_depth_reason: str = ""
     camera_info_problem: str = ""
     scan_problem: str = ""
-    self_check_problem: str = ""
     active_since_s: float = 0.0
     scale: ScaleState | None = None
 
@@ -54,13 +61,13 @@ class Health:
         return f"{calibration.problem}; depth goes out without cloud{assumed}" if calibration.problem else ""
 
 
-def publish_periodically(node: Node, period_s: float, make: Callable[[], DiagnosticStatus]) -> None:
-    """Publish a status on /diagnostics every `period_s` seconds of real time, whatever the node's clock does."""
+def publish_periodically(node: Node, period_s: float, make: Callable[[], Iterable[DiagnosticStatus]]) -> None:
+    """Publish the statuses in one message on /diagnostics every `period_s` seconds of real time, whatever the node's clock does."""
     overridable = QoSOverridingOptions.with_default_policies()
     publisher = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10), qos_overriding_options=overridable)
 
     def publish() -> None:
-        message = DiagnosticArray(status=[make()])
+        message = DiagnosticArray(status=list(make()))
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
 
@@ -68,58 +75,63 @@ def publish_periodically(node: Node, period_s: float, make: Callable[[], Diagnos
 
 
 def status(
-    name: str, health: Health, meter: Meter, config: RuntimeConfig, engine: Engine | None, now_s: float, engine_build: str = ""
+    node: NodeHealth, camera: CameraHealth, meter: Meter, config: RuntimeConfig, engine: Engine | None, name: str, camera_name: str, engine_build: str
 ) -> DiagnosticStatus:
-    """Put the node's health together.
+    """Put together how a camera and the node around it are.
 
     Args:
-        name: fully qualified name of the node.
-        health: its state and last troubles.
-        meter: counters and durations.
-        config: for `diagnostics.stale_after_s`.
+        node: state and last trouble of the node.
+        camera: last troubles of the camera.
+        meter: its counters and durations.
+        config: its parameters.
         engine: the open engine, None while unconfigured.
-        now_s: monotonic time in seconds.
+        name: fully qualified name of the node.
+        camera_name: empty for the only camera of a node.
         engine_build: phase and percentage of the build that goes on, otherwise empty.
     """
-    level, message = _level(health, meter, config, now_s)
-    values: dict[str, object] = {"state": health.state, "engine": config.engine, "engine_build": engine_build}
+    level, message = _level(node, camera, meter, config)
+    values: dict[str, object] = {"state": node.state, "engine": config.engine, "engine_build": engine_build}
     if engine is not None:
         contract = engine.contract
         values |= {"model": contract.name, "model_kind": contract.output_kind, "model_sha256": engine.model_sha256}
         values |= {"engine_platform": engine.platform, "self_check": engine.self_check, **engine.details()}
     values |= {"input_hz": f"{meter.rate_hz('received'):.2f}", "output_hz": f"{meter.rate_hz('published'):.2f}"}
     values |= {event: meter.total(event) for event in COUNTED}
-    values |= {"last_refusal": health.last_refusal, "last_failure": health.last_failure, "transition_error": health.transition_error}
-    values |= {"scale_mode": config.scale.mode, "no_depth_reason": health.no_depth_reason, "camera_info": health.camera_info_problem or "ok"}
-    values["scan"] = health.scan_problem or ("ok" if config.camera.height_m else "off: camera.height_m is not set")
-    scale = health.scale  # once: the worker's thread may take it away
+    if camera_name:
+        mean = meter.total("in_batches") / max(1, meter.total("inferred"))
+        values |= {"batches": meter.total("batches"), "batch_mean": f"{mean:.2f}"}
+    values |= {"last_refusal": camera.last_refusal, "last_failure": camera.last_failure, "transition_error": node.transition_error}
+    values |= {"scale_mode": config.scale.mode, "no_depth_reason": camera.no_depth_reason, "camera_info": camera.camera_info_problem or "ok"}
+    values["scan"] = camera.scan_problem or ("ok" if config.camera.height_m else "off: camera.height_m is not set")
+    scale = camera.scale  # once: the worker's thread may take it away
     if scale is not None:
         values |= {key.replace("scale_", "scale.", 1): text for key, text in scale.diagnostics().items()}
     for stage, p in meter.percentiles().items():
         values |= {f"{stage}.p50_ms": f"{p.p50_ms:.2f}", f"{stage}.p95_ms": f"{p.p95_ms:.2f}", f"{stage}.p99_ms": f"{p.p99_ms:.2f}"}
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(level=level, name=f"{name}: depth", message=message, hardware_id=name, values=pairs)
+    title, hardware = (f"{name}: depth {camera_name}", f"{name}/{camera_name}") if camera_name else (f"{name}: depth", name)
+    return DiagnosticStatus(level=level, name=title, message=message, hardware_id=hardware, values=pairs)
 
 
-def _level(health: Health, meter: Meter, config: RuntimeConfig, now_s: float) -> tuple[bytes, str]:
-    if health.state != "active":
-        if health.transition_error:
-            return DiagnosticStatus.ERROR, health.transition_error
-        return DiagnosticStatus.OK, health.state
-    active_s, since_image_s = now_s - health.active_since_s, meter.seconds_since("received")
+def _level(node: NodeHealth, camera: CameraHealth, meter: Meter, config: RuntimeConfig) -> tuple[bytes, str]:
+    if node.state != "active":
+        if node.transition_error:
+            return DiagnosticStatus.ERROR, node.transition_error
+        return DiagnosticStatus.OK, node.state
+    active_s, since_image_s = time.monotonic() - camera.active_since_s, meter.seconds_since("received")
     silent_s = active_s if since_image_s is None else min(active_s, since_image_s)
     if silent_s > config.diagnostics.stale_after_s:
         return DiagnosticStatus.STALE, f"no image for {silent_s:.1f} s"
-    for event, reason in (("failed", health.last_failure), ("refused", health.last_refusal)):
+    for event, reason in (("failed", camera.last_failure), ("refused", camera.last_refusal)):
         ago_s = meter.seconds_since(event)
         if ago_s is not None and ago_s < RECENT_S:
             return DiagnosticStatus.ERROR, f"{event}: {reason}"
-    if health.no_depth_reason:
-        return DiagnosticStatus.WARN, f"no metric depth: {health.no_depth_reason}"
-    scale = health.scale  # once: the worker's thread may take it away
+    if camera.no_depth_reason:
+        return DiagnosticStatus.WARN, f"no metric depth: {camera.no_depth_reason}"
+    scale = camera.scale  # once: the worker's thread may take it away
     if scale is not None and scale.held:
         return DiagnosticStatus.WARN, f"the scale of {scale.age_s:.1f} s ago is held: {scale.reason}"
-    for problem in (health.self_check_problem, health.camera_info_problem, health.scan_problem):
+    for problem in (node.self_check_problem, camera.camera_info_problem, camera.scan_problem):
         if problem:
             return DiagnosticStatus.WARN, problem
     return DiagnosticStatus.OK, "running"

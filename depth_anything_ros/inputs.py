@@ -1,4 +1,4 @@
-"""The node's input topics: subscriptions that connect to every camera, made only while the node is active."""
+"""A camera's input topics: subscriptions that connect to every driver, made only while the node is active."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .camera import CameraInfoBuffer
 from .config import RuntimeConfig
-from .sensors import Sensors
+from .sensors import Sensors, SharedTransforms
 
 
 class Inputs:
     """Subscriptions to the images, their camera_info, and the sensors that the scale is measured against."""
 
-    def __init__(self, node: Node, on_image: Callable[[Any], None]) -> None:
-        """Remember where images go; nothing is subscribed before `open`."""
-        self._node, self._on_image = node, on_image
+    def __init__(self, node: Node, on_image: Callable[[Any], None], transforms: SharedTransforms, prefix: str = "") -> None:
+        """Remember where images go; nothing is subscribed before `open`. All topics begin with `prefix`."""
+        self._node, self._on_image, self._prefix = node, on_image, prefix
         self._image: Any = None
         self._info: Any = None
-        self.camera_infos, self.sensors = CameraInfoBuffer(), Sensors(node)
+        self.camera_infos, self.sensors = CameraInfoBuffer(), Sensors(node, transforms, prefix)
 
     def open(self, config: RuntimeConfig) -> str:
         """Subscribe: best effort, newest only; where every frame counts, reliable and all of them. Returns the image topic."""
@@ -32,8 +32,10 @@ class Inputs:
         if config.frame_policy == "all":
             qos.history, qos.reliability = HistoryPolicy.KEEP_ALL, ReliabilityPolicy.RELIABLE
         overridable = QoSOverridingOptions.with_default_policies()
-        self._image = self._node.create_subscription(kind, topic, self._on_image, qos, qos_overriding_options=overridable)
-        self._info = self._node.create_subscription(CameraInfo, "camera_info", self.camera_infos.add, _newest(), qos_overriding_options=overridable)
+        self._image = self._node.create_subscription(kind, self._prefix + topic, self._on_image, qos, qos_overriding_options=overridable)
+        self._info = self._node.create_subscription(
+            CameraInfo, f"{self._prefix}camera_info", self.camera_infos.add, _newest(), qos_overriding_options=overridable
+        )
         self.sensors.follow(config.scale)
         self.camera_infos.image_topic = str(self._image.topic_name)
         return self.camera_infos.image_topic

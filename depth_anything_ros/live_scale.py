@@ -6,7 +6,7 @@ from .config import RuntimeConfig
 from .config_scale import ScaleConfig
 from .errors import ConfigError, DecodeError, TransformError
 from .ground_scale import fit_to_ground
-from .pipeline import MEASURED_SCALES
+from .prediction import MEASURED_SCALES
 from .rays import ImageCamera
 from .reference_scale import fit_to_reference
 from .scale_filter import Fit, ScaleFilter, ScaleLimits, ScaleState

@@ -1,4 +1,4 @@
-"""The node's output topics: what is wanted, and how a prediction becomes messages."""
+"""A camera's output topics: what is wanted, and how a prediction becomes messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .errors import ConfigError
 from .geometry import CloudBuilder
 from .laser_scan import ScanBuilder
 from .obstacles import points_from_depth, scan_from_depth
-from .pipeline import Prediction
+from .prediction import Prediction
 from .rays import ImageCamera
 from .structs import DepthMap, RgbFrame
 
@@ -66,10 +66,10 @@ def maps_for(wanted: frozenset[str], has_depth: bool, is_relative: bool) -> froz
 
 
 class Outputs:
-    """Publishers of all outputs. Made in configure, asked and used by the worker's thread."""
+    """Publishers of all outputs of a camera. Made in configure, asked and used by the worker's thread."""
 
-    def __init__(self, node: LifecycleNode) -> None:
-        """Create the publishers: reliable, newest only, which connects to every kind of subscriber; overridable."""
+    def __init__(self, node: LifecycleNode, prefix: str = "") -> None:
+        """Create the publishers: reliable, newest only, which connects to every kind of subscriber; overridable. Topics begin with `prefix`."""
         self._node = node
         overridable = QoSOverridingOptions.with_default_policies()
         self._publishers: dict[str, Any] = {}
@@ -78,7 +78,7 @@ class Outputs:
         self.scan_problem = ""
         try:
             for name, (topic, kind) in TOPICS.items():
-                self._publishers[name] = node.create_lifecycle_publisher(kind, topic, _qos(), qos_overriding_options=overridable)
+                self._publishers[name] = node.create_lifecycle_publisher(kind, prefix + topic, _qos(), qos_overriding_options=overridable)
         except BaseException:
             self.destroy()
             raise
@@ -131,7 +131,9 @@ class Outputs:
             self._publishers["relative"].publish(messages.relative_image(result.header, relative.values))
             published = True
         if made is not None and "color" in wanted:
-            rgb = rgb_from_map(made, color.colormap, color.near_m, color.far_m)
+            rgb = result.prediction.color
+            if rgb is None:
+                rgb = rgb_from_map(made, color.colormap, color.near_m, color.far_m)
             self._publishers["color"].publish(messages.color_image(result.header, rgb))
             published = True
         return published
@@ -140,8 +142,9 @@ class Outputs:
         now_s, period_s = time.monotonic(), _cloud_period_s(result.config)
         due_s = self._cloud_made_s + period_s
         self._cloud_made_s = due_s if due_s <= now_s < due_s + period_s else now_s  # one that comes a little late delays none after it
-        limit_m = result.prediction.range_limit_m
-        points = points_from_depth(self._cloud_builder, depth.values, camera, result.frame.rgb, result.config, limit_m)
+        points, limit_m = result.prediction.points, result.prediction.range_limit_m
+        if points is None:
+            points = points_from_depth(self._cloud_builder, depth.values, camera, result.frame.rgb, result.config, limit_m)
         return messages.cloud(result.header, points)
 
     def _publish_scan(self, result: FrameResult, depth: DepthMap, camera: ImageCamera) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -11,8 +10,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from .config import PARAMETERS, RuntimeConfig
+from .config_cameras import advice_for, camera_configs, own_parameter
 from .config_parameter import Parameter
 from .errors import ConfigError
+
+Apply = Callable[[list[RosParameter[Any]]], SetParametersResult]
+"""Sets declared parameters, all or none."""
 
 _CHANGES = {"live": "", "configure": "Changes while unconfigured.", "start": "Set at start."}
 
@@ -20,7 +23,8 @@ _CHANGES = {"live": "", "configure": "Changes while unconfigured.", "start": "Se
 def descriptor(parameter: Parameter) -> ParameterDescriptor:
     """Return what `ros2 param describe` shows."""
     described = ParameterDescriptor(description=parameter.text, read_only=parameter.when == "start")
-    described.dynamic_typing = parameter.of_numbers  # ROS cannot tell what an empty list is made of, nor takes [0, 0, 1] for floats
+    # ROS cannot tell what an empty list is made of, nor takes [0, 0, 1] for floats.
+    described.dynamic_typing = parameter.of_numbers or parameter.default == ()
     constraints = [f"One of: {', '.join(parameter.choices)}."] if parameter.choices else []
     described.additional_constraints = " ".join(filter(None, [*constraints, _CHANGES[parameter.when]]))
     if parameter.low is not None and parameter.high is not None:
@@ -32,7 +36,11 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
 
 
 class NodeParameters:
-    """The node's configuration, always valid, kept equal to its ROS parameters."""
+    """The configuration of every camera, always valid, kept equal to the node's ROS parameters.
+
+    Attributes:
+        configs: by camera's name; that of "" where `cameras` is empty.
+    """
 
     def __init__(self, node: Node, is_unconfigured: Callable[[], bool]) -> None:
         """Declare all parameters and take what was given at start.
@@ -44,35 +52,66 @@ class NodeParameters:
         Raises:
             ConfigError: a value given at start is wrong.
         """
-        self._is_unconfigured = is_unconfigured
-        given: dict[str, Any] = {}
+        self._node, self._is_unconfigured = node, is_unconfigured
+        self._values: dict[str, Any] = {}
         for parameter in PARAMETERS.values():
-            default = list(parameter.default) if parameter.type is tuple else parameter.default
-            try:
-                given[parameter.name] = node.declare_parameter(parameter.name, default, descriptor(parameter)).value
-            except Exception as error:  # rclpy has a class for every way to be wrong
-                raise ConfigError(f"parameter {parameter.name}: {error}") from error
-        self.config = RuntimeConfig().updated(given)
-        self._warn_of_unknown(node)
+            self._values[parameter.name] = self._declare(parameter, list(parameter.default) if parameter.type is tuple else parameter.default)
+        cameras = PARAMETERS["cameras"].check(self._values["cameras"])
+        for name in [name for name in getattr(node, "_parameter_overrides", {}) if not node.has_parameter(name)]:
+            own = own_parameter(name, cameras)
+            if own is not None:
+                self._values[name] = self._declare(own, None)
+            elif not name.startswith("qos_overrides."):  # ROS ignores it in silence
+                node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{advice_for(name, cameras)}")
+        self.configs = camera_configs(self._values)
         node.add_on_set_parameters_callback(self._on_set)
 
-    @staticmethod
-    def _warn_of_unknown(node: Node) -> None:
-        """Say it where a value was given at start to a name that nobody declares: ROS ignores such a value in silence."""
-        for name in getattr(node, "_parameter_overrides", {}):
-            if not node.has_parameter(name) and not name.startswith("qos_overrides."):
-                guess = get_close_matches(name, PARAMETERS, n=1)
-                hint = f"; did you mean '{guess[0]}'?" if guess else ""
-                node.get_logger().warning(f"parameter '{name}' is unknown and has no effect{hint}")
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras; empty for one in the node's own namespace."""
+        return self.shared.cameras
+
+    @property
+    def shared(self) -> RuntimeConfig:
+        """A configuration for what all cameras share: the first camera's."""
+        return next(iter(self.configs.values()))
+
+    def _declare(self, parameter: Parameter, default: Any) -> Any:  # noqa: ANN401 - any parameter's value
+        """Declare a parameter and return its value; without a default one that may be taken away again: a camera's own."""
+        described = descriptor(parameter)
+        described.dynamic_typing |= default is None
+        try:
+            return self._node.declare_parameter(parameter.name, default, described).value
+        except Exception as error:  # rclpy has a class for every way to be wrong
+            raise ConfigError(f"parameter {parameter.name}: {error}") from error
+
+    def set_atomically(self, parameters: list[RosParameter[Any]], apply: Apply) -> SetParametersResult:
+        """Set parameters with `apply`; a camera's own value is declared when it is first given, until then the shared one counts."""
+        new = {p.name: own_parameter(p.name, self.cameras) for p in parameters if not self._node.has_parameter(p.name)}
+        unknown = [f"{name}: no such parameter{advice_for(name, self.cameras)}" for name, own in new.items() if own is None]
+        if unknown:
+            return SetParametersResult(successful=False, reason="; ".join(unknown))
+        for own in filter(None, new.values()):
+            self._declare(own, None)
+        try:
+            return apply(parameters)
+        finally:
+            for name in filter(self._node.has_parameter, new):
+                if self._node.get_parameter(name).value is None:  # it was refused
+                    self._node.undeclare_parameter(name)
 
     def _on_set(self, parameters: list[RosParameter[Any]]) -> SetParametersResult:
         """Accept all or nothing; the reason of a refusal goes back to the caller."""
-        changes = {p.name: p.value for p in parameters if p.name in PARAMETERS}
+        known = {p.name: known for p in parameters if (known := PARAMETERS.get(p.name) or own_parameter(p.name, self.cameras))}
+        values = self._values | {p.name: p.value for p in parameters if p.name in known}
+        values = {name: value for name, value in values.items() if value is not None or name in PARAMETERS}
+        given = [name for name in known if name in values or name in self._values]
         try:
-            fixed = [name for name in changes if PARAMETERS[name].when == "configure" and not self._is_unconfigured()]
+            fixed = [name for name in given if known[name].when == "configure" and not self._is_unconfigured()]
             if fixed:
                 raise ConfigError(f"{', '.join(fixed)}: changes only while the node is unconfigured; deactivate and clean up first")
-            self.config = self.config.updated(changes)
+            self.configs = camera_configs(values)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        self._values = values
         return SetParametersResult(successful=True)

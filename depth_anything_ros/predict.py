@@ -19,7 +19,7 @@ from .color import rgb_from_map
 from .config import RuntimeConfig
 from .engines import ENGINES, open_engine
 from .errors import DecodeError, DepthAnythingError
-from .pipeline import Pipeline
+from .pipeline import Pipeline, pipeline_for
 from .structs import RgbFrame
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     except (DepthAnythingError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
-    pipeline, failures = Pipeline(engine), 0
+    pipeline, failures = pipeline_for(engine), 0
     for path in tqdm(args.images, unit="image", disable=None):
         try:
             line = _predict(path, pipeline, config, args.output_dir)
@@ -70,7 +70,7 @@ def _predict(path: Path, pipeline: Pipeline, config: RuntimeConfig, output_dir: 
     if bgr is None:
         raise DecodeError(f"'{path}' is missing or not an image that OpenCV reads")
     decode_s = time.perf_counter() - started
-    prediction = pipeline(RgbFrame(np.ascontiguousarray(bgr[..., ::-1])), config)
+    prediction = pipeline(RgbFrame(np.ascontiguousarray(bgr[..., ::-1]), decode_s=decode_s), config)
     depth_map = prediction.depth or prediction.relative
     if depth_map is None:
         raise DecodeError(f"'{path}': {prediction.no_depth_reason}")
@@ -81,7 +81,7 @@ def _predict(path: Path, pipeline: Pipeline, config: RuntimeConfig, output_dir: 
     outputs = _outputs(path, output_dir)
     _write(outputs["npy"], lambda temporary: np.save(temporary, values))
     _write(outputs["png"], lambda temporary: cv2.imwrite(temporary, rgb[..., ::-1]))
-    timing_ms = {f"{stage}_ms": round(s * 1000, 2) for stage, s in {"decode": decode_s, **prediction.stage_s}.items()}
+    timing_ms = {f"{stage}_ms": round(s * 1000, 2) for stage, s in prediction.stage_s.items()}
     kind = {"kind": depth_map.kind, "unit": "m" if depth_map.kind == "depth_m" else "none", "size_hw": list(values.shape)}
     return {"image": str(path), **kind, **{name: str(out) for name, out in outputs.items()}, **timing_ms}
 

@@ -60,15 +60,19 @@ def _nearest_multiple(length_px: float, multiple: int, at_least_px: int) -> int:
     return rounded if rounded >= at_least_px else -(-at_least_px // multiple) * multiple
 
 
+def gain_and_bias(contract: ModelContract) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return what normalises a uint8 value: value * gain + bias, (3,) float32 each, in the contract's channel order."""
+    mean, std = np.asarray(contract.mean), np.asarray(contract.std)
+    return (1.0 / (255.0 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
 class Preprocessor:
     """Resizes and normalises one image at a time for one model. Not thread-safe: it reuses its buffers."""
 
     def __init__(self, contract: ModelContract) -> None:
         """Prepare for a model; buffers are made at the first frame and again when the image size changes."""
         self._contract = contract
-        mean, std = np.asarray(contract.mean), np.asarray(contract.std)
-        self._gain = (1.0 / (255.0 * std)).astype(np.float32)
-        self._bias = (-mean / std).astype(np.float32)
+        self._gain, self._bias = gain_and_bias(contract)
         self._resize: ResizeRecord | None = None
         self._resized = np.empty((0, 0, 3), np.uint8)
         self._tensor = np.empty((0, 3, 0, 0), np.float32)

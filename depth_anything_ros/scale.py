@@ -6,9 +6,16 @@ sensor or the ground plane takes its place beside them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
+from .config import RuntimeConfig
 from .config_scale import ScaleConfig
+from .contract import ModelContract
+from .postprocess import FARTHEST_M
 from .structs import DepthMap
 
 
@@ -36,3 +43,43 @@ def metric_map(depth_map: DepthMap, scale: ScaleConfig) -> DepthMap | None:
     np.reciprocal(values, out=values)
     values[beyond] = np.inf
     return DepthMap(values, "depth_m")
+
+
+@dataclass(frozen=True)
+class RangeLimits:
+    """How far a frame's depth reaches, in metres along Z.
+
+    Attributes:
+        model_max_m: in the model's own metres: what is farther is beyond range before the scale is applied. +Inf: no limit.
+        max_depth_m: of the scaled depth, for `postprocess.enlarge`: what is farther is beyond range.
+        known_m: what is beyond range is known to be farther than this, not more; None: no limit was set.
+    """
+
+    model_max_m: float
+    max_depth_m: float
+    known_m: float | None
+
+    def cut(self, predicted: DepthMap) -> DepthMap:
+        """Return a map, (h, w) float32 in the model's own metres, with +Inf beyond `model_max_m`."""
+        if math.isinf(self.model_max_m):
+            return predicted
+        return DepthMap(np.where(predicted.values > self.model_max_m, np.float32(np.inf), predicted.values), predicted.kind)
+
+
+def range_limits(contract: ModelContract, config: RuntimeConfig, to_metres: Callable[[DepthMap], DepthMap | None]) -> RangeLimits:
+    """Return the limits of the model and of `depth.max_m`, and where a scale puts the model's.
+
+    Args:
+        contract: of the model.
+        config: all parameters.
+        to_metres: what gives a map of this frame its scale.
+    """
+    own_m, max_m = (contract.max_depth_m if contract.is_metric else None) or math.inf, config.depth.max_m or math.inf
+    if config.scale.mode in ("model", "none"):
+        limit_m = min(own_m, max_m)
+        return RangeLimits(math.inf, limit_m if math.isfinite(limit_m) else FARTHEST_M, limit_m if math.isfinite(limit_m) else None)
+    known_m = max_m
+    if math.isfinite(own_m):
+        scaled = to_metres(DepthMap(np.full((1, 1), own_m, np.float32), "depth_m"))
+        known_m = min(max_m, float(np.nan_to_num(scaled.values[0, 0], posinf=math.inf)) if scaled else math.inf)
+    return RangeLimits(own_m, config.depth.max_m or FARTHEST_M, known_m if math.isfinite(known_m) else None)

@@ -31,16 +31,33 @@ _TOPICS: dict[str, tuple[str, type]] = {
 }
 
 
+class SharedTransforms(Transforms):
+    """TF for all cameras of a node: listened to while at least one of them asks for it."""
+
+    def __init__(self, node: Node) -> None:
+        """Start without users."""
+        super().__init__(node)
+        self._users: set[object] = set()
+
+    def serve(self, user: object, wanted: bool) -> None:
+        """Open for the first user that wants it, close after the last."""
+        (self._users.add if wanted else self._users.discard)(user)
+        if self._users:
+            self.open()
+        else:
+            self.close()
+
+
 class Sensors:
     """Subscribes to what the parameters ask for, and finds what belongs to an image."""
 
-    def __init__(self, node: Node) -> None:
-        """Remember the node; nothing is subscribed before `follow`."""
-        self._node = node
+    def __init__(self, node: Node, transforms: SharedTransforms, prefix: str = "") -> None:
+        """Remember the node; nothing is subscribed before `follow`. All topics begin with `prefix`."""
+        self._node, self._prefix = node, prefix
         self._kind, self._subscription, self._problem = "", None, ""
         self._messages: NearestInTime[Any] = NearestInTime(KEEP_S)
         self._pinned: Any = None
-        self._transforms = Transforms(node)
+        self._transforms = transforms
 
     def follow(self, scale: ScaleConfig) -> None:
         """Subscribe to what the parameters ask for now; called in the executor's thread, cheap where nothing changed."""
@@ -54,14 +71,11 @@ class Sensors:
             self._kind = kind
             if kind:
                 self._subscribe(kind)
-        if _asks_tf(scale):
-            self._transforms.open()
-        else:
-            self._transforms.close()
+        self._transforms.serve(self, _asks_tf(scale))
 
     def _subscribe(self, kind: str) -> None:
         """Subscribe; what goes wrong becomes the reason why there is no scale, as nobody is there to catch it in the executor's thread."""
-        topic, message_type = _TOPICS[kind]
+        topic, message_type = self._prefix + _TOPICS[kind][0], _TOPICS[kind][1]
         qos = QoSProfile(depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
         overridable = QoSOverridingOptions.with_default_policies()
         try:
@@ -82,7 +96,7 @@ class Sensors:
     def close(self) -> None:
         """Unsubscribe and forget everything."""
         self._unsubscribe()
-        self._transforms.close()
+        self._transforms.serve(self, False)
 
     def reference_pixels(self, frame: RgbFrame, camera: ImageCamera | None, reference: ReferenceConfig) -> ReferencePixels | None:
         """Return what the sensor says about an image, None where nothing arrived.

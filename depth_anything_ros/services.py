@@ -22,7 +22,7 @@ def offer_service(node: Node, name: str, run: Callable[[Action], str], action: A
 
     Args:
         node: whose service it is.
-        name: of the service.
+        name: of the service, relative to the node's.
         run: runs the action on the worker's thread and returns its result; blocks until then.
         action: what the service does.
     """

@@ -25,18 +25,19 @@ from .structs import DepthMap, RgbFrame
 
 
 class Snapshots:
-    """Keeps the newest frame's result and saves it when asked. The worker's thread owns it."""
+    """Keeps a camera's newest result and saves it when asked. The worker's thread owns it."""
 
-    def __init__(self) -> None:
-        """Start without a frame."""
+    def __init__(self, camera: str = "") -> None:
+        """Start without a frame. A camera with a name has a folder of its own."""
+        self._camera = camera
         self.newest: FrameResult | None = None
 
     def save(self, engine: Engine | None, diagnostics: DiagnosticStatus) -> str:
-        """Write the newest frame into a new folder under `snapshot.dir`, named by the image's stamp.
+        """Write the newest frame into a new folder under `snapshot.dir`, or the camera's folder there, named by the image's stamp.
 
         Args:
             engine: that made it, None while the node is not configured.
-            diagnostics: the node's.
+            diagnostics: the camera's.
 
         Returns:
             The folder's path: image.png, depth.npy (metres) or relative.npy (no unit), cloud.ply, parameters.yaml, versions.json. What the
@@ -49,7 +50,7 @@ class Snapshots:
         result = self.newest
         if engine is None or result is None:
             raise ConfigError("there is no frame to save: none came through since the node was configured")
-        parent = Path(result.config.snapshot.dir or ".").resolve()
+        parent = Path(result.config.snapshot.dir or ".").resolve() / self._camera
         seconds, nanoseconds = divmod(result.frame.stamp_ns, 1_000_000_000)
         parent.mkdir(parents=True, exist_ok=True)
         folder = _free_name(parent / f"{seconds}.{nanoseconds:09d}")
@@ -68,8 +69,11 @@ class Snapshots:
 
 
 def parameters_yaml(config: RuntimeConfig) -> str:
-    """Return all parameters as a file for `--params-file`; empty lists, which ROS cannot read from a file, are their own default."""
-    values = {name: config.value(name) for name in PARAMETERS}
+    """Return all parameters as a file for `--params-file` that starts a node with this camera alone.
+
+    Empty lists, which ROS cannot read from a file, are their own default.
+    """
+    values = {name: config.value(name) for name in PARAMETERS if name != "cameras"}
     lines = [f"    {name}: {json.dumps(value)}" for name, value in values.items() if value != ()]  # JSON is YAML
     return "\n".join(["/**:", "  ros__parameters:", *lines]) + "\n"
 

@@ -23,11 +23,13 @@ class RgbFrame:
         rgb: (H, W, 3) uint8, channel order R, G, B. May be a view into the message (rows may be padded): read only.
         stamp_ns: time of the image in nanoseconds, as in its header.
         frame_id: the camera's optical frame, as in its header.
+        decode_s: seconds that decoding took so far; see `decode.RawFrame`, which may not be decoded yet.
     """
 
     rgb: npt.NDArray[np.uint8]
     stamp_ns: int = 0
     frame_id: str = ""
+    decode_s: float = 0.0
 
     @property
     def size_hw(self) -> tuple[int, int]:

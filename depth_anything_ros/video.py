@@ -22,7 +22,7 @@ from .engines import open_engine
 from .errors import DepthAnythingError
 from .memory import keep_freed_memory
 from .overlap import overlapped
-from .pipeline import Pipeline
+from .pipeline import Pipeline, pipeline_for
 from .structs import DepthMap, MapKind, RgbFrame
 
 _CODECS = ("avc1", "mp4v")  # H.264, which every player shows, is not in every build of OpenCV
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         with Source(args.input) as source, closing(open_engine(config)) as engine:
             sink = Sink(temporary, source.fps, config.color)
             with tqdm(total=source.frame_count or None, unit="frame", disable=None) as bar:
-                _convert(source, Pipeline(engine), config, sink, bar.update)
+                _convert(source, pipeline_for(engine), config, sink, bar.update)
         sink.check()
         temporary.replace(args.output)
     except KeyboardInterrupt:

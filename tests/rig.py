@@ -13,20 +13,20 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from depth_anything_ros.channel import Channel
 from depth_anything_ros.engines.synthetic_engine import draw_frame_number
 from depth_anything_ros.messages import fill_data
 from depth_anything_ros.node import DepthNode
+from depth_anything_ros.outputs import TOPICS
 
 RELIABLE = QoSProfile(depth=50)
 BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
-KINDS = {
-    "depth/image": Image, "depth/relative": Image, "depth/confidence": Image,
-    "depth/color": Image, "depth/camera_info": CameraInfo, "depth/points": PointCloud2,
-    "scan": LaserScan,
-}  # fmt: skip
+OUTPUTS = {topic: (name, kind) for name, (topic, kind) in TOPICS.items()}
+"""Name and message type of the node's outputs by topic."""
 
 
 def coded_image(number: int, size_hw: tuple[int, int] = (48, 64), stamp_ns: int = 0, frame_id: str = "cam") -> Image:
@@ -61,8 +61,17 @@ def stamp_ns(message: Any) -> int:
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
+def camera_and_output(topic: str) -> tuple[str, str]:
+    """Split an output's topic into the camera's name, empty for the only one, and the rest."""
+    camera, _, rest = topic.partition("/")
+    return (camera, rest) if rest in OUTPUTS else ("", topic)
+
+
 class Rig:
-    """Attributes: node, peer, `got` (messages by topic), `diagnostics` (all status messages, oldest first)."""
+    """Attributes: node, peer, `got` (messages by topic), `diagnostics` (all status messages, oldest first).
+
+    `publishers` has those of image and camera_info by camera.
+    """
 
     def __init__(
         self,
@@ -87,10 +96,12 @@ class Rig:
         self.got: dict[str, list[Any]] = {}
         self.clients: dict[str, Any] = {}
         self.diagnostics: list[Any] = []
-        self.image_publisher = self.peer.create_publisher(
-            CompressedImage if compressed else Image, "image/compressed" if compressed else "image", camera_qos
-        )
-        self.info_publisher = self.peer.create_publisher(CameraInfo, "camera_info", camera_qos)
+        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self.publishers = {}
+        for camera in parameters.get("cameras", [""]):
+            prefix = f"{camera}/" if camera else ""
+            image = self.peer.create_publisher(kind, prefix + topic, camera_qos)
+            self.publishers[camera] = image, self.peer.create_publisher(CameraInfo, f"{prefix}camera_info", camera_qos)
         self.peer.create_subscription(DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.extend(m.status), 10)
         for topic in subscribe:
             self.subscribe(topic, qos)
@@ -100,45 +111,59 @@ class Rig:
             self.threads.append(threading.Thread(target=executor.spin, daemon=True))
             self.threads[-1].start()
 
+    @property
+    def channel(self) -> Channel:
+        """The node's only camera, or the first."""
+        return self.node.channels[0]
+
+    @property
+    def image_publisher(self) -> Publisher:
+        """Of the node's only camera, or the first."""
+        return next(iter(self.publishers.values()))[0]
+
+    @property
+    def info_publisher(self) -> Publisher:
+        """Of the node's only camera, or the first."""
+        return next(iter(self.publishers.values()))[1]
+
+    def channel_of(self, camera: str) -> Channel:
+        return next(channel for channel in self.node.channels if channel.name == camera)
+
     def subscribe(self, topic: str, qos=RELIABLE) -> None:
         self.got[topic] = []
-        self.peer.create_subscription(KINDS[topic], topic, self.got[topic].append, qos)
+        self.peer.create_subscription(OUTPUTS[camera_and_output(topic)[1]][1], topic, self.got[topic].append, qos)
 
     def wait_connected(self) -> None:
         def connected() -> bool:
-            inputs = self.image_publisher.get_subscription_count() and self.info_publisher.get_subscription_count()
-            return bool(inputs) and all(self.node.count_subscribers(topic) and self.peer.count_publishers(topic) for topic in self.got)
+            inputs = all(publisher.get_subscription_count() for pair in self.publishers.values() for publisher in pair)
+            return inputs and all(self.node.count_subscribers(topic) and self.peer.count_publishers(topic) for topic in self.got)
+
+        def matched() -> bool:
+            split = map(camera_and_output, self.got)
+            return all(OUTPUTS[output][0] in self.channel_of(camera).outputs.wanted() for camera, output in split)
 
         self.wait(connected, "discovery")
-        wanted = {
-            "depth/image": "depth",
-            "depth/relative": "relative",
-            "depth/color": "color",
-            "depth/confidence": "confidence",
-            "depth/camera_info": "camera_info",
-            "depth/points": "points",
-            "scan": "scan",
-        }
-        self.wait(lambda: self.node._outputs.wanted() >= {wanted[topic] for topic in self.got}, "matching")
+        self.wait(matched, "matching")
 
     def wait(self, condition, what: str = "condition", timeout_s: float = 10.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline, f"{what} did not come within {timeout_s} s; counts {dict(self.node.meter._counts)}"
+            assert time.monotonic() < deadline, f"{what} did not come within {timeout_s} s; counts {dict(self.channel.meter._counts)}"
             time.sleep(0.005)
 
-    def send(self, image: Image | CompressedImage, info: CameraInfo | None = None) -> None:
-        """Publish an image and its camera_info (made up for raw images, unless given)."""
+    def send(self, image: Image | CompressedImage, info: CameraInfo | None = None, camera: str = "") -> None:
+        """Publish an image and its camera_info (made up for raw images, unless given) of a camera."""
+        image_publisher, info_publisher = self.publishers[camera]
         if info is None and isinstance(image, Image):
             info = camera_info(image)
         if info is not None:
-            self.info_publisher.publish(info)
-        self.image_publisher.publish(image)
+            info_publisher.publish(info)
+        image_publisher.publish(image)
 
     def exchange(self, image: Image | CompressedImage, topic: str = "depth/image", info: CameraInfo | None = None) -> Any:
-        """Publish an image and return the next message of an output."""
+        """Publish an image, to the camera that the topic belongs to, and return the next message of an output."""
         before = len(self.got[topic])
-        self.send(image, info)
+        self.send(image, info, camera_and_output(topic)[0])
         self.wait(lambda: len(self.got[topic]) > before, topic)
         return self.got[topic][-1]
 
@@ -174,7 +199,7 @@ class Rig:
         return status, {pair.key: pair.value for pair in status.values}
 
     def total(self, event: str) -> int:
-        return self.node.meter.total(event)
+        return self.channel.meter.total(event)
 
     def close(self) -> None:
         for executor in self.executors:

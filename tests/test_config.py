@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from depth_anything_ros.config import PARAMETERS, RuntimeConfig, markdown_table
+from depth_anything_ros.config_cameras import advice_for, camera_configs, own_parameter
 from depth_anything_ros.errors import ConfigError
 
 
@@ -74,3 +75,60 @@ def test_every_parameter_stands_in_a_test_of_the_node_or_an_engine():
     text = "".join(path.read_text() for path in tests)
     forgotten = [name for name in PARAMETERS if name not in text and name.replace(".", "__") not in text]
     assert not forgotten
+
+
+def test_one_camera_without_a_name_has_the_values_as_they_are():
+    assert camera_configs({"cloud.stride": 3}) == {"": RuntimeConfig().updated({"cloud.stride": 3})}
+
+
+def test_a_camera_has_its_own_values_over_the_shared_ones():
+    configs = camera_configs({"cameras": ["front", "left"], "cloud.stride": 3, "depth.max_m": 8.0, "left.cloud.stride": 4, "front.depth.max_m": 5})
+    assert [(name, config.cloud.stride, config.depth.max_m) for name, config in configs.items()] == [("front", 3, 5.0), ("left", 4, 8.0)]
+
+
+def test_what_may_change_any_time_is_a_cameras_own_and_the_model_is_not():
+    own = {name for name, parameter in PARAMETERS.items() if parameter.per_camera}
+    assert own == {name for name, parameter in PARAMETERS.items() if parameter.when == "live"} | {"image_transport"}
+    assert own_parameter("front.depth.max_m", ["front"]).name == "front.depth.max_m"
+    for name in ("front.model", "front.cameras", "left.depth.max_m", "depth.max_m", "front", "front."):
+        assert own_parameter(name, ["front"]) is None, name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cameras": ["front", "front"]}, "cameras: 'front' is there more than once"),
+        ({"cameras": ["front/left"]}, "cameras: 'front/left' is no name of a camera: letters, digits and _, not a digit first"),
+        ({"cameras": ["1"]}, "cameras: '1' is no name"),
+        ({"cameras": [""]}, "cameras: '' is no name"),
+        ({"cameras": ["front.left"]}, "cameras: 'front.left' is no name"),
+        ({"cameras": ["f\N{LATIN SMALL LETTER U WITH DIAERESIS}r"]}, "is no name"),
+        ({"cameras": ["camera"]}, "cameras: 'camera' begins the names of parameters: give the camera another name"),
+        ({"cameras": ["qos_overrides"]}, "begins the names of parameters"),
+        ({"cameras": "front"}, "cameras: 'front' is not a list of texts"),
+        ({"cameras": ["front"], "front.cloud.stride": 0}, "^front.cloud.stride: 0 is outside 1 .. 64"),
+        ({"cameras": ["front"], "cloud.stride": 0}, "^cloud.stride: 0 is outside 1 .. 64"),
+        ({"cameras": ["front"], "front.color.near_m": 20.0}, r"^camera 'front': color.far_m \(10\) must be above color.near_m \(20\)"),
+        ({"cameras": ["front"], "left.cloud.stride": 2}, "left.cloud.stride: no such parameter"),
+        ({"front.cloud.stride": 2}, "front.cloud.stride: no such parameter"),
+    ],
+)
+def test_bad_cameras_say_what_is_wrong(values, message):
+    with pytest.raises(ConfigError, match=message):
+        camera_configs(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("cloud.strid", "; did you mean 'cloud.stride'?"),
+        ("front.cloud.strid", "; did you mean 'front.cloud.stride'?"),
+        ("fron.cloud.stride", "; did you mean 'front.cloud.stride'?"),
+        ("arm.cloud.stride", "; there is no camera 'arm' in cameras"),
+        ("front.model", "; 'model' is not a camera's own: it counts for the whole node"),
+        ("clud.stride", "; did you mean 'cloud.stride'?"),
+        ("something.else.entirely", ""),
+    ],
+)
+def test_advice_for_names_that_do_not_exist(name, advice):
+    assert advice_for(name, ["front", "left"]) == advice

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from depth_anything_ros.decode import ENCODINGS, rgb_frame_from_compressed, rgb_frame_from_image
+from depth_anything_ros.decode import ENCODINGS, RawFrame, rgb_frame_from_compressed, rgb_frame_from_image
 from depth_anything_ros.errors import DecodeError
 
 RED, GREEN, BLUE, GRAY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
@@ -190,3 +191,27 @@ def test_orientation_tag_is_ignored():
     tagged = jpeg[:2] + b"\xff\xe1" + (len(app1) + 2).to_bytes(2, "big") + app1 + jpeg[2:]
     assert cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR).shape == (32, 16, 3), "the tag should work without the flag"
     assert rgb_frame_from_compressed(compressed(tagged)).rgb.shape == (16, 32, 3)
+
+
+def test_raw_image_is_decoded_when_it_is_asked_for_and_once(monkeypatch):
+    """Its size is known before; a GPU reads the bytes themselves."""
+    calls = []
+
+    def to_rgb(pixels):
+        calls.append(pixels.shape)
+        return np.ascontiguousarray(pixels[..., ::-1])
+
+    monkeypatch.setitem(ENCODINGS, "bgr8", replace(ENCODINGS["bgr8"], to_rgb=to_rgb))
+    message = image(**(GOOD | {"encoding": "BGR8"}))
+    frame = rgb_frame_from_image(message)
+    assert isinstance(frame, RawFrame)
+    assert (frame.size_hw, frame.decode_s, calls) == ((8, 12), 0.0, [])
+    assert (frame.layout.encoding, frame.layout.nbytes) == ("bgr8", frame.data.nbytes)
+    assert frame.rgb is frame.rgb
+    assert calls == [(8, 12, 3)]
+    assert frame.decode_s > 0
+
+
+def test_time_of_decoding_goes_with_the_frame():
+    data = cv2.imencode(".jpg", picture(64, 96))[1].tobytes()
+    assert rgb_frame_from_compressed(compressed(data)).decode_s > 0

@@ -5,7 +5,8 @@ import pytest
 
 from depth_anything_ros.config import PARAMETERS, RuntimeConfig, SyntheticConfig
 from depth_anything_ros.engines import ENGINES, open_engine, registry
-from depth_anything_ros.engines.base import Engine, TensorSpec
+from depth_anything_ros.engines.base import BATCH_MAX, Engine, TensorSpec
+from depth_anything_ros.engines.batch_trial import usable_batch_max
 from depth_anything_ros.engines.synthetic_engine import SyntheticEngine, depth_of_frame_number, draw_frame_number, read_frame_number
 from depth_anything_ros.errors import ContractError, EngineError
 from depth_anything_ros.preprocess import Preprocessor
@@ -177,6 +178,64 @@ def test_frame_number_survives_resize_and_normalisation(number, size_hw):
     engine = SyntheticEngine(SyntheticConfig())
     output = engine.infer(Preprocessor(engine.contract)(RgbFrame(rgb)).tensor)
     np.testing.assert_allclose(output, depth_of_frame_number(number), rtol=1e-6)
+
+
+def test_every_image_of_a_batch_gets_its_own_depth():
+    pictures = [np.zeros((288, 384, 3), np.uint8) for _ in range(3)]
+    draw_frame_number(pictures[0], 7)
+    draw_frame_number(pictures[2], 9)
+    engine = SyntheticEngine(SyntheticConfig())
+    tensor = np.concatenate([Preprocessor(engine.contract)(RgbFrame(rgb)).tensor.copy() for rgb in pictures])
+    depths = engine.infer(tensor)
+    np.testing.assert_allclose(
+        depths, np.broadcast_to(np.float32([depth_of_frame_number(7), 1, depth_of_frame_number(9)])[:, None, None], (3, 288, 384))
+    )
+    assert engine.batch_max == usable_batch_max(engine, 0, 100) == BATCH_MAX
+
+
+def batching_engine(infer):
+    """An opened engine that says that it takes any number of images."""
+    engine = BadEngine(None)
+    engine.input_spec, engine.output_spec = TensorSpec("image", "float32", (None, 3, None, None)), TensorSpec("depth", "float32", (None, None, None))
+    engine._infer = infer
+    return engine
+
+
+def test_a_model_that_mixes_its_images_up_gets_one_at_a_time(caplog):
+    engine = batching_engine(lambda tensor: tensor[:, 0] - tensor[:, 0].mean(axis=0))
+    assert usable_batch_max(engine, 0, 3) == 1
+    assert "cannot infer 3 images at once, they go one by one: its output for an image depends on the other images" in caplog.text
+    assert usable_batch_max(batching_engine(lambda tensor: tensor[::-1, 0]), 0, 2) == 1
+
+
+def test_a_model_that_fails_on_a_second_image_gets_one_at_a_time(caplog):
+    def infer(tensor):
+        if len(tensor) > 1:
+            raise EngineError("cannot reshape")
+        return tensor[:, 0]
+
+    assert usable_batch_max(batching_engine(infer), 0, 3) == 1
+    assert "they go one by one: cannot reshape" in caplog.text
+
+
+def test_a_model_that_takes_batches_gets_as_many_as_are_wanted(caplog):
+    engine = batching_engine(lambda tensor: tensor[:, 0] * np.float32(1.0001 if len(tensor) > 1 else 1))
+    assert [usable_batch_max(engine, wanted, 4) for wanted in (0, 1, 3, 100)] == [4, 1, 3, 4]
+    assert usable_batch_max(engine, 100, 100) == BATCH_MAX
+    engine.batch_pays = False
+    assert [usable_batch_max(engine, wanted, 4) for wanted in (0, 3)] == [1, 3]
+    assert not caplog.text
+
+
+def test_batches_pay_but_on_a_cpu(tmp_path):
+    assert SyntheticEngine(SyntheticConfig()).batch_pays
+    assert not open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx")))).batch_pays
+
+
+def test_a_model_of_one_image_is_not_tried(tmp_path):
+    engine = open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx"))))
+    engine._infer = None
+    assert usable_batch_max(engine, 3, 3) == 1
 
 
 def test_image_without_code_gives_its_brightness():

@@ -10,12 +10,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"structs", "errors"},
-    {"config", "config_parameter", "config_scale", "contract", "meter", "memory", "overlap", "throttled_log", "transport"},
-    {"arguments", "decode", "preprocess", "postprocess", "geometry", "rays", "scale", "engines", "color", "self_check"},
-    {"edges", "laser_scan", "temporal", "confidence", "reference_points", "reference_scale", "scale_filter", "ground_scale", "cuda"},
-    {"messages", "pipeline", "camera", "reference_messages", "obstacles"},
+    {"config", "config_cameras", "config_parameter", "config_scale", "contract", "meter", "memory", "overlap", "throttled_log", "transport"},
+    {"arguments", "decode", "preprocess", "postprocess", "geometry", "rays", "scale", "engines", "color", "self_check", "cuda"},
+    {"edges", "laser_scan", "temporal", "confidence", "reference_points", "reference_scale", "scale_filter", "ground_scale"},
+    {"messages", "pipeline", "gpu_pipeline", "prediction", "camera", "reference_messages", "obstacles"},
     {"worker", "predict", "build_engine", "bag", "video"},
     {"parameters", "inputs", "outputs", "diagnostics", "transitions", "sensors", "transforms", "live_scale", "services", "snapshot"},
+    {"channel", "batching"},
     {"node"},
     {"demo"},
 ]

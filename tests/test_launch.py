@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from depth_anything_ros.config import PARAMETERS, RuntimeConfig
+from depth_anything_ros.config_cameras import camera_configs
 from depth_anything_ros.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,7 @@ SHM_BYTES = 16777216
 
 def parsed_yaml(text: str) -> Any:
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    return yaml.safe_load(text)
+    return yaml.full_load(text)  # launch_ros writes lists as Python's tuples; ROS reads them
 
 
 def dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -50,6 +51,16 @@ def node_parameters(text: str) -> dict[str, Any]:
 
 def test_parameters_file_only_has_values_that_the_node_accepts() -> None:
     RuntimeConfig().updated(node_parameters((CONFIG / "depth.yaml").read_text()))
+
+
+def test_parameters_file_of_many_cameras_is_accepted_and_repeats_nothing() -> None:
+    values = node_parameters((CONFIG / "many_cameras.yaml").read_text())
+    configs = camera_configs(values)
+    assert list(configs) == ["front", "left", "right"]
+    assert {camera: config.depth.max_m for camera, config in configs.items()} == {"front": 15.0, "left": 8.0, "right": 8.0}
+    for name, value in values.items():
+        shared = name.partition(".")[2] if name.partition(".")[0] in configs else name
+        assert value != (values.get(shared, PARAMETERS[shared].default) if shared != name else PARAMETERS[name].default), name
 
 
 def test_parameters_file_repeats_no_default() -> None:
@@ -300,6 +311,27 @@ def test_inputs_are_remapped_raw_and_compressed(launched: Any) -> None:
         "camera_info": "/camera/camera_info",
     }
     assert launched(image="/a/b", camera_info="/c")["remappings"]["camera_info"] == "/c"
+
+
+def test_several_cameras_are_named_and_remapped_each(launched: Any) -> None:
+    heard = launched(cameras="front, left", image="/{camera}/image_raw", camera_info="/info/{camera}")
+    assert overrides(heard) == {"cameras": ("front", "left")}
+    assert {name: topic for name, topic in heard["remappings"].items() if not name.startswith("__")} == {
+        "front/image": "/front/image_raw",
+        "front/image/compressed": "/front/image_raw/compressed",
+        "front/camera_info": "/info/front",
+        "left/image": "/left/image_raw",
+        "left/image/compressed": "/left/image_raw/compressed",
+        "left/camera_info": "/info/left",
+    }
+    one = launched(cameras="front")
+    assert overrides(one) == {"cameras": ("front",)}
+    assert one["remappings"]["front/camera_info"] == "front/camera_info"
+
+
+def test_several_cameras_of_the_same_topic_are_refused(launch_file: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match=r"image:=/image_raw with several cameras: write \{camera\} where the name stands"):
+        launch_file.inputs("/image_raw", "", ["front", "left"])
 
 
 def test_log_level_is_passed_on(launched: Any) -> None:

@@ -34,7 +34,7 @@ class Log:
     def __init__(self, r, monkeypatch):
         self.lines = []
         logger = SimpleNamespace(error=self.lines.append, warning=self.lines.append)
-        monkeypatch.setattr(r.node._throttled_log, "_logger", logger)
+        monkeypatch.setattr(r.channel.log, "_logger", logger)
 
     def saying(self, fragment):
         return [text for text in self.lines if fragment in text]

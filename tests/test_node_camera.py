@@ -78,7 +78,7 @@ def test_rectified_images_have_the_rays_of_p(rig):
 
 def test_the_topics_name_tells_rectified_images(rig):
     r = rig(subscribe=("depth/points",), cli_args=["-r", "image:=/cam/image_rect_color"], connect=False)
-    r.image_publisher = r.peer.create_publisher(type(white()), "/cam/image_rect_color", 10)
+    r.publishers[""] = r.peer.create_publisher(type(white()), "/cam/image_rect_color", 10), r.info_publisher
     r.wait_connected()
     image = coded_image(1750, SIZE)
     np.testing.assert_allclose(xyz(r.exchange(image, "depth/points", info_of(image)))[45, 60], [0, 0, 2], atol=1e-6)

@@ -39,7 +39,7 @@ def test_latest_takes_the_newest_and_counts_the_rest(rig):
     content_matches_stamp(depths, 1000, 20)
     stamps = [stamp_ns(d) for d in depths]
     assert stamps == sorted(set(stamps))
-    assert stamps[-1] == r.node._last_stamp_ns, "the newest frame that arrived must not be lost"
+    assert stamps[-1] == r.channel.last_stamp_ns, "the newest frame that arrived must not be lost"
 
 
 def test_parameters_answer_while_the_network_runs(rig):
@@ -90,8 +90,8 @@ def test_sim_time_is_the_nodes_time(rig):
     r.wait(lambda: clock.publish(message) or r.node.get_clock().now().nanoseconds == 100_000_000_000, "sim time")
     depth = r.exchange(coded_image(5, stamp_ns=99_000_000_000))
     assert stamp_ns(depth) == 99_000_000_000
-    r.wait(lambda: "age" in r.node.meter.percentiles(), "age")
-    assert r.node.meter.percentiles()["age"].p50_ms == pytest.approx(1000)
+    r.wait(lambda: "age" in r.channel.meter.percentiles(), "age")
+    assert r.channel.meter.percentiles()["age"].p50_ms == pytest.approx(1000)
 
 
 def test_stamps_that_jump_back_are_noted_and_processed(rig):

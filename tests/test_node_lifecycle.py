@@ -12,6 +12,7 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters  # noqa: E402
 
+from depth_anything_ros import channel as channel_module  # noqa: E402
 from depth_anything_ros import node as node_module  # noqa: E402
 from depth_anything_ros.config import PARAMETERS  # noqa: E402
 from depth_anything_ros.engines import open_engine  # noqa: E402
@@ -221,12 +222,12 @@ def test_withheld_frames_are_not_called_published(rig):
 
 
 def test_first_image_waits_for_its_calibration_where_metres_depend_on_it(rig, tmp_path, monkeypatch):
-    monkeypatch.setattr(node_module, "CAMERA_INFO_GRACE_S", 60.0)
+    monkeypatch.setattr(channel_module, "CAMERA_INFO_GRACE_S", 60.0)
     path = write_tiny_model(tmp_path / "m.onnx", output_kind="depth_canonical_focal", canonical_focal_px=20.0)
     r = rig(engine="onnxruntime", model=str(path))
     r.image_publisher.publish(coded_image(1))
     r.wait(lambda: r.total("withheld") == 1, "first frame")
-    monkeypatch.setattr(node_module, "CAMERA_INFO_GRACE_S", 0.0)
+    monkeypatch.setattr(channel_module, "CAMERA_INFO_GRACE_S", 0.0)
     r.image_publisher.publish(coded_image(1, stamp_ns=1))
     r.wait(lambda: r.total("published") == 1, "frame without calibration")
     status, _ = r.status()

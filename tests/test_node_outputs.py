@@ -136,7 +136,7 @@ def test_what_nobody_takes_is_not_made(rig):
     r.subscribe("depth/image")
     r.wait_connected()
     made = []
-    r.node._outputs._cloud = lambda *args: made.append(args)
+    r.channel.outputs._cloud = lambda *args: made.append(args)
     r.exchange(coded_image(9, stamp_ns=9))
     assert r.total("published") == 1
     assert not made, "nobody subscribes to the cloud"

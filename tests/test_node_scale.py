@@ -47,12 +47,12 @@ class Scene:
             r.wait(self.publisher.get_subscription_count, "the sensor's subscription")
             sent = message(self.stamp_ns)
             self.publisher.publish(sent)
-            r.wait(lambda: (m := r.node._inputs.sensors._messages.find(self.stamp_ns)) and m.header == sent.header, "the sensor's message")
+            r.wait(lambda: (m := r.channel.inputs.sensors._messages.find(self.stamp_ns)) and m.header == sent.header, "the sensor's message")
         done = r.total("published") + r.total("withheld")
         image = black_image(self.stamp_ns)
         r.send(image, info_of(image))
         r.wait(lambda: r.total("published") + r.total("withheld") > done, "the frame")
-        if r.node.health.no_depth_reason:
+        if r.channel.health.no_depth_reason:
             return None
         r.wait(lambda: len(r.got["depth/image"]) > before, "depth")
         return pixels(r.got["depth/image"][-1])
@@ -83,14 +83,14 @@ def test_metric_model_gets_a_factor_from_one_range(rig):
     seen = DepthMap(truth_m(NETWORK_HW) * 1.6, "depth_m")
     scene = Scene(rig, seen, kind=Range, scale__mode="reference", scale__reference__type="range", **EXTRINSICS)
     depth = scene.frame(range_ahead)
-    assert depth is not None, scene.rig.node.health.no_depth_reason
+    assert depth is not None, scene.rig.channel.health.no_depth_reason
     assert median_error(depth) < 0.02
 
 
 def test_scale_is_held_after_loss_given_up_and_found_again(rig):
     scene = Scene(rig, relative_room(), scale__mode="reference", scale__max_age_s=1.0, **EXTRINSICS)
     assert scene.frame() is None
-    assert scene.rig.node.health.no_depth_reason == "no reference has arrived"
+    assert scene.rig.channel.health.no_depth_reason == "no reference has arrived"
     for _ in range(3):
         scene.frame(laser_scan)
     held = scene.frame(step_ns=S // 2)
@@ -107,7 +107,7 @@ def test_scale_is_held_after_loss_given_up_and_found_again(rig):
 
 def test_sensor_of_the_images_time_is_used_however_long_the_network_takes(rig, monkeypatch):
     scene = Scene(rig, relative_room(), scale__mode="reference", scale__reference__max_dt_s=0.02, **EXTRINSICS)
-    sensors, infer = scene.rig.node._inputs.sensors, scene.rig.node._engine.infer
+    sensors, infer = scene.rig.channel.inputs.sensors, scene.rig.node._engine.infer
 
     def slow(tensor):
         for later in range(1, 4):  # the sensor goes on meanwhile, and what is older than a second is forgotten
@@ -116,7 +116,7 @@ def test_sensor_of_the_images_time_is_used_however_long_the_network_takes(rig, m
 
     monkeypatch.setattr(scene.rig.node._engine, "infer", slow)
     depth = scene.frame(laser_scan)
-    assert depth is not None, scene.rig.node.health.no_depth_reason
+    assert depth is not None, scene.rig.channel.health.no_depth_reason
     assert median_error(depth) < 0.02
 
 
@@ -125,7 +125,7 @@ def test_topic_that_cannot_be_subscribed_to_is_a_reason_and_the_node_goes_on(rig
     scene = Scene(rig, relative_room(), cli_args=cli, **EXTRINSICS)
     assert scene.rig.set_parameters(scale__mode="reference")[0].successful
     assert scene.frame() is None
-    assert "cannot subscribe to reference" in scene.rig.node.health.no_depth_reason
+    assert "cannot subscribe to reference" in scene.rig.channel.health.no_depth_reason
     assert scene.rig.set_parameters(scale__mode="fixed", scale__factor=0.37, scale__offset=0.05)[0].successful
     assert median_error(scene.frame()) < 0.02
 
@@ -179,7 +179,7 @@ def tf2_ros(monkeypatch):
 def test_extrinsics_from_tf(rig, tf2_ros):
     scene = Scene(rig, relative_room(), scale__mode="reference")
     assert scene.frame(laser_scan) is None
-    assert "in TF" in scene.rig.node.health.no_depth_reason
+    assert "in TF" in scene.rig.channel.health.no_depth_reason
     tf2_ros.known["cam", "laser"] = LASER["translation_m"], LASER["quat_xyzw"]
     assert median_error(scene.frame(laser_scan)) < 0.02
     assert tf2_ros.listeners == 1
@@ -219,7 +219,7 @@ def test_ground_plane_by_parameters_makes_metres(rig):
 def test_ground_plane_by_tf(rig, tf2_ros):
     scene = Scene(rig, floor_relative(), scale__mode="ground_plane", scale__ground__source="tf", scale__ground__frame="floor")
     assert scene.frame() is None
-    assert "no transform from 'cam' to 'floor' in TF" in scene.rig.node.health.no_depth_reason
+    assert "no transform from 'cam' to 'floor' in TF" in scene.rig.channel.health.no_depth_reason
     tf2_ros.known["floor", "cam"] = floor_T_camera()
     assert median_error(scene.frame(), floor_truth(IMAGE_HW)) < 0.02
 
@@ -229,7 +229,7 @@ def test_ground_plane_by_imu(rig, tf2_ros):
     scene = Scene(rig, floor_relative(), "imu", Imu, **imu)
     tf2_ros.known["cam", "imu_link"] = (0, 0, 0), LASER["quat_xyzw"]
     assert scene.frame() is None
-    assert "direction of the floor is not known" in scene.rig.node.health.no_depth_reason
+    assert "direction of the floor is not known" in scene.rig.channel.health.no_depth_reason
     assert median_error(scene.frame(lambda stamp_ns: measured.imu(stamp_ns, PITCH_DEG)), floor_truth(IMAGE_HW)) < 0.02
 
 
@@ -273,7 +273,7 @@ def test_bad_messages_hold_the_last_good_scale_and_are_told_once(rig, kind, bad,
     good = laser_scan if kind == "scan" else cloud
     scene = Scene(rig, relative_room(), kind=KINDS[kind], scale__mode="reference", scale__reference__type=kind, **EXTRINSICS)
     said = []
-    scene.rig.node._throttled_log._logger = types.SimpleNamespace(warning=said.append, error=said.append)
+    scene.rig.channel.log._logger = types.SimpleNamespace(warning=said.append, error=said.append)
     scene.frame(good)
     for _ in range(5):
         assert median_error(scene.frame(bad)) < 0.02
@@ -281,7 +281,7 @@ def test_bad_messages_hold_the_last_good_scale_and_are_told_once(rig, kind, bad,
     assert len([line for line in said if reason in line]) == 1
     assert scene.rig.total("failed") == 0
     assert median_error(scene.frame(good)) < 0.02
-    assert not scene.rig.node.health.scale.held
+    assert not scene.rig.channel.health.scale.held
 
 
 class Known(Sensors):

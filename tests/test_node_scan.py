@@ -120,7 +120,7 @@ def test_without_a_height_a_scan_is_not_made_and_nothing_is_inferred_for_it(rig)
 def test_a_scan_is_only_made_for_a_subscriber(rig):
     r = rig(camera__height_m=0.5)
     made = []
-    r.node._outputs._publish_scan = lambda *args: made.append(args)
+    r.channel.outputs._publish_scan = lambda *args: made.append(args)
     r.exchange(two_metres())
     assert r.total("published") == 1
     assert not made

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from depth_anything_ros.config import RuntimeConfig
+from depth_anything_ros.decode import ImageLayout, RawFrame
 from depth_anything_ros.engines import open_engine
 from depth_anything_ros.geometry import CloudBuilder, intrinsics_from_hfov
 from depth_anything_ros.obstacles import points_from_depth
-from depth_anything_ros.pipeline import Pipeline
+from depth_anything_ros.pipeline import Pipeline, pipeline_for
 from depth_anything_ros.rays import ImageCamera
 from depth_anything_ros.scale_filter import Fit, ScaleState
 from depth_anything_ros.structs import Intrinsics, RgbFrame
@@ -15,9 +16,9 @@ from .models import write_tiny_model
 GRAY = RgbFrame(np.full((48, 64, 3), 51, np.uint8))  # 0.2 of white: the tiny model says 1.2
 
 
-def run(frame=GRAY, intrinsics=None, **values):
+def run(frame=GRAY, camera=None, **values):
     config = RuntimeConfig().updated({key.replace("__", "."): value for key, value in values.items()})
-    return Pipeline(open_engine(config))(frame, config, intrinsics)
+    return Pipeline(open_engine(config))(frame, config, camera)
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_metric_model_gives_metres_at_the_images_size(model):
     assert prediction.depth.values.shape == (48, 64)
     np.testing.assert_allclose(prediction.depth.values, 1.2, rtol=1e-6)
     assert (prediction.relative, prediction.no_depth_reason) == (None, "")
-    assert set(prediction.stage_s) == {"preprocess", "infer", "postprocess"}
+    assert set(prediction.stage_s) == {"decode", "preprocess", "infer", "postprocess"}
 
 
 def test_relative_model_gives_no_metres_and_says_what_would(model):
@@ -52,7 +53,7 @@ CANONICAL = {"output_kind": "depth_canonical_focal", "canonical_focal_px": 20.0}
 
 def test_canonical_model_uses_the_cameras_focal_length(model):
     """80 px at 64 px width are 40 px in the network's 32: twice the canonical 20."""
-    prediction = run(intrinsics=Intrinsics(80, 80, 32, 24, (48, 64)), model=model(**CANONICAL))
+    prediction = run(camera=ImageCamera(Intrinsics(80, 80, 32, 24, (48, 64)), "pinhole", (0.0,) * 8), model=model(**CANONICAL))
     np.testing.assert_allclose(prediction.depth.values, 2.4, rtol=1e-6)
 
 
@@ -140,3 +141,17 @@ def test_result_is_not_overwritten_by_the_next_frame(model):
     before = first.copy()
     pipeline(RgbFrame(np.full((48, 64, 3), 255, np.uint8)), config, None)
     np.testing.assert_array_equal(first, before)
+
+
+def test_decoding_is_a_stage_of_its_own(model):
+    config = RuntimeConfig().updated({"model": model()})
+    raw = RawFrame(ImageLayout("mono8", 48, 64, 64), np.full(48 * 64, 51, np.uint8))
+    prediction = Pipeline(open_engine(config))(raw, config)
+    np.testing.assert_allclose(prediction.depth.values, 1.2, rtol=1e-6)
+    assert 0 < prediction.stage_s["decode"] == raw.decode_s
+    assert run(RgbFrame(GRAY.rgb, decode_s=0.25), model=model()).stage_s["decode"] == 0.25
+
+
+def test_engine_without_a_gpu_has_the_pipeline_in_numpy(model):
+    config = RuntimeConfig().updated({"model": model()})
+    assert type(pipeline_for(open_engine(config))) is Pipeline

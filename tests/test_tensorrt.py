@@ -6,7 +6,7 @@ built, how fast they are, and that their numbers are right; see docs/tensorrt.md
 
 import pytest
 
-from .stand_ins.workshop import BINDINGS, cuda_driver, run_cases, tensorrt_bindings
+from .stand_ins.workshop import BINDINGS, cuda_driver, run_cases, stage_kernels, tensorrt_bindings
 
 
 @pytest.mark.slow
@@ -16,4 +16,5 @@ def test_engine_against_the_real_bindings(version, tmp_path, request):
     for name in ("cuda", "tensorrt"):
         (tmp_path / name).mkdir()
     bindings = tensorrt_bindings(version, cache, tmp_path / "tensorrt")
-    run_cases(["tensorrt_build_cases.py", "tensorrt_run_cases.py"], cuda_driver(tmp_path / "cuda"), bindings)
+    cases = ["tensorrt_build_cases.py", "tensorrt_run_cases.py", "tensorrt_frames_cases.py"]
+    run_cases(cases, cuda_driver(tmp_path / "cuda"), bindings, stage_kernels(tmp_path / "cuda"))

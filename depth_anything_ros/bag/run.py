@@ -12,8 +12,9 @@ from ..errors import DecodeError
 from ..geometry import CloudBuilder
 from ..obstacles import points_from_depth
 from ..overlap import overlapped
-from ..pipeline import Pipeline, Prediction
-from ..structs import DepthMap, RgbFrame
+from ..pipeline import Pipeline, pipeline_for
+from ..prediction import Prediction
+from ..structs import RgbFrame
 from . import messages
 from .cameras import Camera, add_camera_info
 from .input import BagInput, BagMessage, Topic
@@ -64,7 +65,7 @@ class DepthRun:
         """
         self._bag, self._cameras, self._config, self._pipeline, self._output = bag, cameras, config, pipeline, output
         # what one camera's frames have in common is nothing to another one's
-        self._pipelines = {camera.image: Pipeline(pipeline.engine) for camera in cameras}
+        self._pipelines = {camera.image: pipeline_for(pipeline.engine) for camera in cameras}
         self._by_image = {camera.image: camera for camera in cameras}
         self._by_info: dict[str, list[Camera]] = {}
         for camera in cameras:
@@ -110,6 +111,8 @@ class DepthRun:
         try:
             image = messages.message_from_bytes(message.data, message.msgtype)
             frame = messages.rgb_frame_from_message(image)
+            if not self._pipelines[camera.image].reads_raw_images:
+                frame.rgb  # noqa: B018 - decoded here, beside the inference
         except DecodeError as error:
             batch.refusal = str(error)
             return
@@ -119,10 +122,13 @@ class DepthRun:
 
     def _predict(self, batch: Batch) -> Batch:
         if batch.picture is not None:
-            intrinsics = batch.picture.calibration.intrinsics
-            wanted = "relative" if self._pipeline.no_depth_reason(self._config, intrinsics) else "depth"
+            picture = batch.picture
+            wanted = {"relative"} if self._pipeline.no_depth_reason(self._config, picture.calibration.intrinsics) else {"depth"}
+            if self._with_cloud:
+                wanted.add("points")
             try:
-                batch.prediction = self._pipelines[batch.picture.camera.image](batch.picture.frame, self._config, intrinsics, frozenset({wanted}))
+                pipeline = self._pipelines[picture.camera.image]
+                batch.prediction = pipeline(picture.frame, self._config, picture.calibration.camera, frozenset(wanted))
             except DecodeError as error:
                 batch.refusal = str(error)
         return batch
@@ -163,7 +169,7 @@ class DepthRun:
         if calibration.problem:
             self._warn(image.topic, "camera not calibrated", f"{calibration.problem}; depth has no cloud and no calibration{self._assumed_fov()}")
         elif self._with_cloud:
-            self._put(picture.camera, "points", messages.POINT_CLOUD, image.stamp_ns, self._cloud(picture, made, prediction.range_limit_m))
+            self._put(picture.camera, "points", messages.POINT_CLOUD, image.stamp_ns, self._cloud(picture, prediction))
             return {"depths": 1, "clouds": 1}
         return {"depths": 1}
 
@@ -171,10 +177,13 @@ class DepthRun:
         needs_focal_length = self._pipeline.engine.contract.output_kind == "depth_canonical_focal"
         return f", scaled for the assumed fallback_hfov_deg of {self._config.fallback_hfov_deg:g}" if needs_focal_length else ""
 
-    def _cloud(self, picture: Picture, depth: DepthMap, range_limit_m: float | None) -> memoryview:
-        camera = picture.calibration.camera
-        assert camera is not None
-        points = points_from_depth(self._cloud_builder, depth.values, camera, picture.frame.rgb, self._config, range_limit_m)
+    def _cloud(self, picture: Picture, prediction: Prediction) -> memoryview:
+        points, camera = prediction.points, picture.calibration.camera
+        if points is None:
+            assert camera is not None
+            assert prediction.depth is not None
+            depth_m, limit_m = prediction.depth.values, prediction.range_limit_m
+            points = points_from_depth(self._cloud_builder, depth_m, camera, picture.frame.rgb, self._config, limit_m)
         return messages.cloud(picture.header, points)
 
     def _put(self, camera: Camera, name: str, msgtype: str, stamp_ns: int, data: memoryview) -> None:

@@ -40,8 +40,10 @@ struct DepthTaps {
 // What may change from frame to frame while a captured graph stays valid.
 struct Numbers {
     float raw_scale;                    // of the network's output: 1, or what makes canonical depth metric
+    float model_max_m;                  // farther, before the scale, is +Inf
     float scale_factor, scale_offset;   // scale.py
     float max_depth_m;                  // farther is +Inf
+    float clamp_m;                      // a point that is farther is here
     float nearest_m, farthest_m;        // range of the cloud along Z
     float up[3], lowest_m, highest_m;   // against gravity, in the camera's frame; heights of points above the camera
     float color_low, color_gain;        // of -log(depth) -> 0 .. 255
@@ -99,7 +101,7 @@ struct PictureArgs {
     const Numbers* numbers;
 };
 
-static_assert(sizeof(Extent) == 8 && sizeof(Image) == 40 && sizeof(Numbers) == 52, "launch.py holds the same layout");
+static_assert(sizeof(Extent) == 8 && sizeof(Image) == 40 && sizeof(Numbers) == 60, "launch.py holds the same layout");
 static_assert(sizeof(PixelTaps<2>) == 16 && sizeof(PixelTaps<4>) == 32 && sizeof(DepthTaps) == 16, "taps.py holds the same layout");
 static_assert(sizeof(PreprocessArgs) == 128 && sizeof(NetworkMapArgs) == 48 && sizeof(EnlargeArgs) == 56, "launch.py holds the same layout");
 static_assert(sizeof(CloudArgs) == 128 && sizeof(PictureArgs) == 40, "launch.py holds the same layout");

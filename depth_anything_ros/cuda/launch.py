@@ -6,7 +6,8 @@ from typing import cast
 
 import numpy as np
 
-from .formats import ImageLayout
+from ..decode import ImageLayout
+from .formats import FORMATS
 
 _EXTENT: list[tuple[str, str]] = [("height", "<i4"), ("width", "<i4")]
 IMAGE = np.dtype(
@@ -14,7 +15,8 @@ IMAGE = np.dtype(
 )
 NUMBERS = np.dtype(
     [
-        *[(name, "<f4") for name in ("raw_scale", "scale_factor", "scale_offset", "max_depth_m", "nearest_m", "farthest_m")],
+        *[(name, "<f4") for name in ("raw_scale", "model_max_m", "scale_factor", "scale_offset", "max_depth_m")],
+        *[(name, "<f4") for name in ("clamp_m", "nearest_m", "farthest_m")],
         ("up", "<f4", 3),
         *[(name, "<f4") for name in ("lowest_m", "highest_m", "color_low", "color_gain")],
     ]
@@ -82,7 +84,8 @@ def arguments(dtype: np.dtype[np.void], size_hw: tuple[int, int], **values: obje
 def image(layout: ImageLayout, address: int) -> np.void:
     """Return the `Image` struct of a raw image at a device address."""
     struct = np.zeros((), IMAGE)
-    struct["bytes"], struct["offset"] = address, layout.offset
+    mono16_high_byte_first = layout.encoding == "mono16" and layout.is_bigendian
+    struct["bytes"], struct["offset"] = address, (0, 0, 0) if mono16_high_byte_first else FORMATS[layout.encoding].offset
     struct["height"], struct["width"], struct["step"] = layout.height, layout.width, layout.step
     struct["bytes_per_pixel"] = layout.bytes_per_pixel
     return cast(np.void, struct[()])

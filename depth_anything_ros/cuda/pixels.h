@@ -56,6 +56,7 @@ struct MetricDepth {
     static HD float of(float raw, const Numbers& numbers) {
         const float depth = raw * numbers.raw_scale;
         if (!(depth > 0)) return not_a_number();
+        if (depth > numbers.model_max_m) return infinity();
         const float scaled = depth * numbers.scale_factor + numbers.scale_offset;
         return scaled <= 0 ? not_a_number() : scaled;
     }
@@ -115,7 +116,7 @@ HD void enlarge_depth_pixel(const EnlargeArgs& args, int y, int x) {
     args.published[(long long)y * args.extent.width + x] = depth;
 }
 
-// --- geometry.CloudBuilder -----------------------------------------------------------------------------------------------------
+// --- obstacles.points_from_depth: edges.with_far_policy, geometry.CloudBuilder -----------------------------------------------------
 
 struct Point {
     float x, y, z;
@@ -124,6 +125,7 @@ struct Point {
 HD Point point_of(const CloudArgs& args, int row, int column) {
     const Numbers& numbers = *args.numbers;
     float z = args.depth[(long long)row * args.stride * args.depth_width + (long long)column * args.stride];
+    if (z > numbers.clamp_m) z = numbers.clamp_m;
     const float ray_x = args.ray_x[(long long)row * args.ray_x_step[0] + column * args.ray_x_step[1]];
     const float ray_y = args.ray_y[(long long)row * args.ray_y_step[0] + column * args.ray_y_step[1]];
     const float above_camera_m = z * (numbers.up[0] * ray_x + numbers.up[1] * ray_y + numbers.up[2]);

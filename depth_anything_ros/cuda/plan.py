@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..color import log_range
+from ..decode import ImageLayout
 from ..errors import EngineError
 from ..postprocess import FARTHEST_M
 from ..structs import Intrinsics, ResizeRecord
-from .formats import ImageLayout
 
 OUTPUTS = ("depth", "relative", "points", "color")
 
@@ -58,8 +59,10 @@ class FrameNumbers:
 
     Attributes:
         raw_scale: `postprocess.canonical_scale` for a `depth_canonical_focal` model, otherwise 1.
+        model_max_m: metric models: farther is +Inf, before the scale.
         scale_factor, scale_offset: of `scale.mode` fixed, otherwise 1 and 0.
         max_depth_m: farther is +Inf.
+        clamp_m: a point that is farther along Z, also one beyond range, is put here.
         cloud_range_m: nearest and farthest Z in metres that make a point.
         up: unit vector against gravity in the camera's optical frame, for `heights_m`; without it points of any height are made.
         heights_m: lowest and highest metres above the camera (not above the floor) that make a point.
@@ -68,9 +71,11 @@ class FrameNumbers:
     """
 
     raw_scale: float = 1.0
+    model_max_m: float = math.inf
     scale_factor: float = 1.0
     scale_offset: float = 0.0
     max_depth_m: float = FARTHEST_M
+    clamp_m: float = math.inf
     cloud_range_m: tuple[float, float] = (0.0, math.inf)
     up: tuple[float, float, float] = (0.0, 0.0, 0.0)
     heights_m: tuple[float, float] = (-math.inf, math.inf)
@@ -79,11 +84,10 @@ class FrameNumbers:
 
     def packed(self) -> npt.NDArray[np.float32]:
         """Return the fields of `Numbers` of arguments.h in their order."""
-        (near_m, far_m), limits = self.color_range_m, np.finfo(np.float32)
-        low, high = -math.log(far_m), -math.log(near_m)
-        scale = self.raw_scale, self.scale_factor, self.scale_offset, self.max_depth_m
-        cloud = max(self.cloud_range_m[0], float(limits.tiny)), min(self.cloud_range_m[1], float(limits.max)), *self.up, *self.heights_m
-        return np.array([*scale, *cloud, low, 255 / max(high - low, 1e-9)], np.float32)
+        limits = np.finfo(np.float32)
+        scale = self.raw_scale, self.model_max_m, self.scale_factor, self.scale_offset, self.max_depth_m
+        range_m = max(self.cloud_range_m[0], float(limits.tiny)), min(self.cloud_range_m[1], float(limits.max))
+        return np.array([*scale, self.clamp_m, *range_m, *self.up, *self.heights_m, *log_range(*self.color_range_m)], np.float32)
 
     def packed_rays(self, plan: FramePlan) -> npt.NDArray[np.float32]:
         """Return x/z of every column, then y/z of every row of the cloud of a pinhole camera.

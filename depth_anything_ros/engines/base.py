@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from ..contract import ModelContract
 from ..errors import EngineError
 from ..self_check import measure
 
+if TYPE_CHECKING:
+    from ..cuda.frames import GpuFrames
 
 BATCH_MAX = 8
 """Images in one call of an engine that takes any number of them."""
@@ -40,8 +42,10 @@ class Engine(ABC):
         golden: what the model file holds for `check`; empty where it holds nothing.
         platform: what the model runs on: software, version, device.
         advice: what to do where the numbers are wrong.
+        batch_pays: whether several images at once take much less time than one after another.
         self_check: what came of `check`, for people; empty until it ran.
         self_check_problem: why the numbers are not to be trusted; empty where nothing says so.
+        gpu: runs the other stages on the open engine's GPU, too; None where the engine has none, or they cannot run there.
     """
 
     name: ClassVar[str]
@@ -52,8 +56,10 @@ class Engine(ABC):
     golden: str = ""
     platform: str = ""
     advice: str = "use another engine, or another version of it"
+    batch_pays: bool = True
     self_check: str = ""
     self_check_problem: str = ""
+    gpu: GpuFrames | None = None
 
     @property
     def batch_max(self) -> int:
@@ -79,28 +85,44 @@ class Engine(ABC):
             raise
 
     def check(self, mode: str) -> None:
-        """Measure the open engine against the golden data in its model file, and note the result.
+        """Measure the open engine against the golden data in its model file, and its GPU's stages against those in numpy; note the result.
 
         Args:
             mode: `fail`, `warn` or `off`.
 
         Raises:
             ContractError: the golden data cannot be read.
-            EngineError: the engine is beyond a bound, and the mode is `fail`.
+            EngineError: the engine or a stage is beyond a bound, and the mode is `fail`.
         """
-        self.self_check_problem = ""
-        if mode == "off" or not self.golden:
-            self.self_check = "off" if mode == "off" else "not possible: the model file holds no golden image"
+        self.self_check, self.self_check_problem = "off", ""
+        if mode == "off":
             return
+        problem = self._golden_problem() or self._stage_problem()
+        if problem and mode == "fail":
+            raise EngineError(f"{problem}; self_check: warn uses it all the same")
+        if problem:
+            self.self_check_problem = problem
+            logging.getLogger(__name__).warning(problem)
+
+    def _golden_problem(self) -> str:
+        if not self.golden:
+            self.self_check = "not possible: the model file holds no golden image"
+            return ""
         deviation = measure(self.golden, self.contract, self.infer)
         self.self_check = str(deviation)
         if deviation.acceptable:
-            return
-        problem = f"self-check failed: {self.platform or self.name} does not compute what model '{self.contract.name}' should: {deviation}"
-        if mode == "fail":
-            raise EngineError(f"{problem}; {self.advice}; self_check: warn uses it all the same")
-        self.self_check_problem = problem
-        logging.getLogger(__name__).warning(problem)
+            return ""
+        wrong = f"{self.platform or self.name} does not compute what model '{self.contract.name}' should"
+        return f"self-check failed: {wrong}: {deviation}; {self.advice}"
+
+    def _stage_problem(self) -> str:
+        if self.gpu is None:
+            return ""
+        from ..cuda.check import stage_problem
+
+        problem = stage_problem(self.gpu, self.contract)
+        self.self_check += f"; {problem or 'GPU stages agree with the numpy stages'}"
+        return f"self-check failed on {self.platform or self.name}: {problem}; {self.name}.gpu_stages: off runs the numpy stages" if problem else ""
 
     def _try(self, size_hw: tuple[int, int]) -> None:
         tensor, name = np.zeros((1, 3, *size_hw), np.float32), self.contract.name
@@ -128,6 +150,8 @@ class Engine(ABC):
         """
         if not self.input_spec.accepts(tensor):
             raise EngineError(f"engine '{self.name}' got {tensor.dtype} {tensor.shape} but takes {self.input_spec}")
+        if len(tensor) > self.batch_max:
+            raise EngineError(f"engine '{self.name}' got {len(tensor)} images at once but takes {self.batch_max}")
         output = self._infer(tensor)
         if not self.output_spec.accepts(output):
             raise EngineError(f"engine '{self.name}' gave {output.dtype} {output.shape} but should give {self.output_spec}")

@@ -93,10 +93,10 @@ class CudaSession:
         self.driver = _pycuda_driver()
         self._library = _graph_library()
         self._graphs: list[CudaGraph] = []
-        with self._translated("open the GPU"):
+        with self.translated("open the GPU"):
             self._context = self.driver.Device(0).retain_primary_context()
         try:
-            with self.active(), self._translated("make a stream"):
+            with self.active(), self.translated("make a stream"):
                 self.stream = self.driver.Stream()
         except BaseException:
             self._give_context_back()
@@ -117,7 +117,8 @@ class CudaSession:
             self.driver.Context.pop()
 
     @contextmanager
-    def _translated(self, action: str) -> Iterator[None]:
+    def translated(self, action: str) -> Iterator[None]:
+        """Turn pycuda's errors into EngineErrors that say what could not be done."""
         try:
             yield
         except self.driver.MemoryError as error:
@@ -129,28 +130,28 @@ class CudaSession:
 
     def pinned(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Return page-locked host memory, float32, not initialised."""
-        with self._translated(f"pin {4 * np.prod(shape)} bytes"):
+        with self.translated(f"pin {4 * np.prod(shape)} bytes"):
             array: npt.NDArray[np.float32] = self.driver.pagelocked_empty(shape, np.float32)
         return array
 
     def allocate(self, nbytes: int) -> Any:  # noqa: ANN401 - pycuda's DeviceAllocation
         """Return device memory; `int()` of it is its address, and it is freed with its last reference."""
-        with self._translated(f"allocate {nbytes} bytes"):
+        with self.translated(f"allocate {nbytes} bytes"):
             return self.driver.mem_alloc(nbytes)
 
     def upload(self, target: Any, source: npt.NDArray[Any]) -> None:  # noqa: ANN401
         """Enqueue a copy of a pinned array to the device."""
-        with self._translated("copy to the GPU"):
+        with self.translated("copy to the GPU"):
             self.driver.memcpy_htod_async(target, source, self.stream)
 
     def download(self, target: npt.NDArray[Any], source: Any) -> None:  # noqa: ANN401
         """Enqueue a copy from the device to a pinned array."""
-        with self._translated("copy from the GPU"):
+        with self.translated("copy from the GPU"):
             self.driver.memcpy_dtoh_async(target, source, self.stream)
 
     def synchronize(self) -> None:
         """Wait until everything that was enqueued is done."""
-        with self._translated("finish its work"):
+        with self.translated("finish its work"):
             self.stream.synchronize()
 
     def capture(self, enqueue: Callable[[], None]) -> CudaGraph:

@@ -64,8 +64,8 @@ class SyntheticEngine(Engine):
             output_kind=options.output_kind,  # type: ignore[arg-type]  # one of the parameter's choices
             licence="Apache-2.0",
         )
-        self.input_spec = TensorSpec("image", "float32", (1, 3, None, None))
-        self.output_spec = TensorSpec("output", "float32", (1, None, None))
+        self.input_spec = TensorSpec("image", "float32", (None, 3, None, None))
+        self.output_spec = TensorSpec("output", "float32", (None, None, None))
 
     def _open(self) -> None:
         pass
@@ -73,9 +73,11 @@ class SyntheticEngine(Engine):
     def _infer(self, tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self._options.delay_ms:
             time.sleep(self._options.delay_ms / 1000)
-        green = tensor[:, 1]
-        number = read_frame_number(green[0])
-        depth_m = 1.0 + green if number is None else np.full_like(green, depth_of_frame_number(number))
+        depth_m = 1.0 + tensor[:, 1]
+        for image, depth in zip(tensor[:, 1], depth_m):
+            number = read_frame_number(image)
+            if number is not None:
+                depth[:] = depth_of_frame_number(number)
         return depth_m if self.contract.is_metric else 1.0 / depth_m
 
     def _close(self) -> None:

@@ -27,11 +27,15 @@ SizeRange = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """What changes the engine that comes of a model: MiB of scratch memory, 0..5, and the sizes it is made for."""
+    """What changes the engine that comes of a model: MiB of scratch memory, 0..5, the sizes it is made for, and how many images at once.
+
+    `batch_max` counts where the model's batch axis is free. The engine is tuned for one image.
+    """
 
     workspace_mib: int
     optimisation_level: int
     sizes: tuple[SizeRange, ...]
+    batch_max: int = 1
 
 
 class ErrorLog(trt.ILogger):  # type: ignore[misc]
@@ -98,7 +102,7 @@ def build_plan(onnx: bytes, settings: BuildSettings, timing_cache: Path, watch: 
     """Build an engine; takes minutes.
 
     Args:
-        onnx: an ONNX file: one float32 input (1, 3, h, w), one float32 output.
+        onnx: an ONNX file: one float32 input (N, 3, h, w), one float32 output.
         settings: see `BuildSettings`.
         timing_cache: measured times of kernels, read if it fits and written afterwards; makes later builds fast.
         watch: progress, and the wish to stop.
@@ -121,7 +125,7 @@ def build_plan(onnx: bytes, settings: BuildSettings, timing_cache: Path, watch: 
     config.builder_optimization_level = settings.optimisation_level
     monitor = ProgressMonitor(watch)
     config.progress_monitor = monitor
-    _add_profiles(builder, network, config, settings.sizes)
+    _add_profiles(builder, network, config, settings)
     times = _timing_cache(config, timing_cache, watch)
     plan = builder.build_serialized_network(network, config)
     watch.raise_if_stopped()
@@ -145,13 +149,14 @@ def _check_tensors(network: Any) -> None:  # noqa: ANN401
             raise EngineError(f"tensor '{tensor.name}' is {tensor.dtype.name}; export the model with float32 input and output")
 
 
-def _add_profiles(builder: Any, network: Any, config: Any, sizes: tuple[SizeRange, ...]) -> None:  # noqa: ANN401
+def _add_profiles(builder: Any, network: Any, config: Any, settings: BuildSettings) -> None:  # noqa: ANN401
     image = network.get_input(0)
     if -1 not in tuple(image.shape):
         return
-    for size_range in sizes:
+    batches = (1, 1, settings.batch_max if image.shape[0] == -1 else 1)
+    for size_range in settings.sizes:
         profile = made("an optimisation profile", builder.create_optimization_profile)
-        profile.set_shape(image.name, *((1, 3, *size) for size in size_range))
+        profile.set_shape(image.name, *((batch, 3, *size) for batch, size in zip(batches, size_range)))
         if config.add_optimization_profile(profile) < 0:
             raise EngineError(f"input '{image.name}' {tuple(image.shape)} does not take sizes {size_range} of the contract: {LOG.take()}")
 

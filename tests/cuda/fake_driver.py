@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,10 @@ class Allocation:
     def __int__(self) -> int:
         return self.memory.ctypes.data + _GUARD
 
+    def values(self, dtype: np.dtype) -> np.ndarray:
+        """What lies in it, for a stand-in of a network."""
+        return self.memory[_GUARD : _GUARD + self.nbytes].view(dtype)
+
     def free(self) -> None:
         assert self in self._driver.live, "freed twice"
         self.check()
@@ -37,10 +42,6 @@ class Allocation:
     def check(self) -> None:
         guards = np.concatenate([self.memory[:_GUARD], self.memory[-_GUARD:]])
         assert (guards == _GUARD_BYTE).all(), f"a kernel wrote outside {self.nbytes} bytes of device memory"
-
-
-class PageLocked(np.ndarray):
-    """An array from `pagelocked_empty`; views of it are page-locked, too."""
 
 
 class Stream:
@@ -92,11 +93,13 @@ class Module:
 class FakeDriver:
     """The names of the module `pycuda.driver` that the stages use."""
 
-    MemoryError = type("MemoryError", (builtins.MemoryError,), {})
+    Error = type("Error", (Exception,), {})
+    MemoryError = type("MemoryError", (Error, builtins.MemoryError), {})
 
     def __init__(self, library: ctypes.CDLL, memory_bytes: int = 2**30) -> None:
         self._library, self._memory_bytes = library, memory_bytes
         self.live: list[Allocation] = []
+        self.pinned: dict[int, int] = {}  # address: bytes
         self.capturing = False
 
     def module_from_buffer(self, cubin: bytes) -> Module:
@@ -112,9 +115,16 @@ class FakeDriver:
         self.live.append(Allocation(self, nbytes))
         return self.live[-1]
 
-    def pagelocked_empty(self, shape: tuple[int, ...], dtype: type) -> PageLocked:
+    def pagelocked_empty(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         assert not self.capturing, "a graph cannot hold an allocation"
-        return np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize, _GARBAGE_BYTE, np.uint8).view(dtype).reshape(shape).view(PageLocked)
+        memory = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize, _GARBAGE_BYTE, np.uint8)
+        self.pinned[memory.ctypes.data] = memory.nbytes
+        weakref.finalize(memory, self.pinned.pop, memory.ctypes.data)
+        return memory.view(dtype).reshape(shape)
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        at = array.ctypes.data
+        return any(start <= at and at + array.nbytes <= start + nbytes for start, nbytes in self.pinned.items())
 
     def memcpy_htod(self, dest: int, src: np.ndarray) -> None:
         assert not self.capturing, "a graph cannot hold a copy that waits"
@@ -125,12 +135,12 @@ class FakeDriver:
         self._move(dest.ctypes.data, self._checked(src, dest), dest.nbytes)
 
     def memcpy_htod_async(self, dest: int, src: np.ndarray, stream: Stream) -> None:
-        assert isinstance(src, PageLocked), "copies from ordinary memory are not asynchronous"
+        assert self.is_pinned(src), "copies from ordinary memory are not asynchronous"
         address = self._checked(dest, src)
         stream.queue.append(lambda: self._move(address, src.ctypes.data, src.nbytes))
 
     def memcpy_dtoh_async(self, dest: np.ndarray, src: int, stream: Stream) -> None:
-        assert isinstance(dest, PageLocked), "copies to ordinary memory are not asynchronous"
+        assert self.is_pinned(dest), "copies to ordinary memory are not asynchronous"
         address = self._checked(src, dest)
         stream.queue.append(lambda: self._move(dest.ctypes.data, address, dest.nbytes))
 

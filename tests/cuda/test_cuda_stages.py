@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from depth_anything_ros.cuda import launch, taps
-from depth_anything_ros.cuda.formats import ImageLayout
+from depth_anything_ros.cuda.formats import FORMATS
 from depth_anything_ros.cuda.plan import FrameNumbers, FramePlan
+from depth_anything_ros.decode import ENCODINGS, ImageLayout
 from depth_anything_ros.errors import DecodeError, EngineError
 from depth_anything_ros.geometry import CloudBuilder
 from depth_anything_ros.preprocess import Preprocessor, plan_resize
@@ -33,10 +34,10 @@ def message():
 
 @pytest.fixture
 def planned(host_library, message):
-    """Return a function that plans for the message on a fake device of its own."""
+    """Return a function that plans for the message on a fake device."""
 
-    def plan(memory_bytes=2**30, rays=None, **changes) -> Planned:
-        return Planned(Device(FakeDriver(host_library, memory_bytes), b"host loops"), METRIC, plan_for(message, **changes), rays=rays)
+    def plan(driver=None, rays=None, **changes) -> Planned:
+        return Planned(Device(driver or FakeDriver(host_library), b"host loops"), METRIC, plan_for(message, **changes), rays=rays)
 
     return plan
 
@@ -66,10 +67,10 @@ def test_blocks_cover_the_output(size_hw, grid):
 
 
 def test_many_frames_on_one_plan(device, message):
-    """Content and numbers change, the results' arrays stay."""
+    """Content and numbers change, the buffers stay."""
     rng, preprocess, build = np.random.default_rng(1), Preprocessor(METRIC), CloudBuilder()
     with Planned(device, METRIC, plan_for(message)) as planned:
-        results = planned.stages.results
+        results = planned.results
         for number in range(3):
             message.data = rng.integers(0, 256, message.data.size, np.uint8)
             camera = Intrinsics(40.0 + number, 41.0, 30.0, 20.0 + number, (48, 64))
@@ -88,13 +89,15 @@ def test_captured_graph_follows_image_and_numbers(planned, message):
     """What is captured once is right for frames that come later: nothing of a frame is frozen in it."""
     with planned() as frame:
         with frame.driver.captured(frame.stream) as graph:
-            frame.enqueue()
+            frame.enqueue_kernels()
         frame.set_raw(np.full((1, 24, 32), 2.0, np.float32))
-        results = frame.stages.results
+        results = frame.results
         for byte, factor, limit_m, expected in ((3, 1.0, 100.0, 2.0), (99, 3.0, 100.0, 6.0), (200, 3.0, 5.0, np.inf)):
             frame.stages.image_bytes[:] = byte
             frame.stages.set_numbers(FrameNumbers(scale_factor=factor, max_depth_m=limit_m, intrinsics=CAMERA))
+            frame.stages.enqueue_upload(frame.stream)
             frame.stream.queue += graph
+            frame.stages.enqueue_download(frame.stream, results)
             assert not (results["depth"] == expected).any(), "it must not be done before the stream is"
             frame.stream.synchronize()
             assert (results["depth"] == expected).all()
@@ -103,37 +106,37 @@ def test_captured_graph_follows_image_and_numbers(planned, message):
             np.testing.assert_array_equal(frame.tensor, Preprocessor(METRIC)(frame_of(message)).tensor)
 
 
-def test_memory_is_freed_by_a_new_plan_and_by_closing(planned, message):
+def test_memory_is_freed_by_closing(planned):
     with planned() as frame:
-        kept = len(frame.driver.live)
-        frame.stages.plan(plan_for(message), 16, 16)
-        assert len(frame.driver.live) == kept
         frame.stages.close()
         assert len(frame.driver.live) == 2, "the network's own"
         frame.stages.close()
 
 
-def test_memory_that_does_not_suffice_is_an_error_and_nothing_stays(planned, message):
-    with planned(memory_bytes=50_000, outputs=frozenset()) as frame:
-        with pytest.raises(EngineError, match=r"the GPU has no \d+ bytes left: .*; use a smaller image or depth.downsample"):
-            frame.stages.plan(plan_for(message), 16, 16)
-        assert len(frame.driver.live) == 2
+def test_memory_that_does_not_suffice_is_an_error_and_nothing_stays(planned, host_library):
+    driver = FakeDriver(host_library, 50_000)
+    with pytest.raises(EngineError, match=r"the GPU has no \d+ bytes left: .*; use a smaller image or depth.downsample"):
+        planned(driver)
+    assert not driver.live
 
 
-def test_memory_that_cannot_be_locked_is_an_error_and_nothing_stays(planned, message, monkeypatch):
+def test_memory_that_cannot_be_locked_is_an_error_and_nothing_stays(planned, host_library, monkeypatch):
     def refuse(*_):
         raise FakeDriver.MemoryError("cuMemHostAlloc failed: out of memory")
 
-    with planned() as frame:
-        monkeypatch.setattr(frame.driver, "pagelocked_empty", refuse)
-        with pytest.raises(EngineError, match=r"no page-locked memory of \(\d+,\) uint8 is left: .*; use a smaller image or depth.downsample"):
-            frame.stages.plan(plan_for(message), 16, 16)
-        assert len(frame.driver.live) == 2
+    driver = FakeDriver(host_library)
+    monkeypatch.setattr(driver, "pagelocked_empty", refuse)
+    with pytest.raises(EngineError, match=r"no page-locked memory of \(\d+,\) uint8 is left: .*; use a smaller image or depth.downsample"):
+        planned(driver)
+    assert not driver.live
 
 
-def test_only_what_is_wanted_is_made(planned):
-    assert set(planned(outputs=frozenset({"color"})).stages.results) == {"color"}
-    assert not planned(outputs=frozenset()).stages.results
+@pytest.mark.parametrize(("outputs", "kernels"), [((), 1), (("depth",), 3), (("color",), 4), (("points", "color"), 5)])
+def test_only_what_is_wanted_is_made(planned, outputs, kernels):
+    with planned(outputs=frozenset(outputs)) as frame:
+        frame.stages.set_numbers(FrameNumbers(intrinsics=CAMERA))
+        frame.enqueue_kernels()
+        assert len(frame.stream.queue) == kernels
 
 
 def test_outputs_that_cannot_be_are_refused(planned):
@@ -155,19 +158,16 @@ def test_rays_of_another_size_are_refused(planned):
         planned(cloud_stride=2, rays=np.zeros((48, 64, 2), np.float32))
 
 
-def test_numbers_without_a_plan_are_refused(planned):
-    frame = planned()
-    frame.stages.close()
-    with pytest.raises(EngineError, match="need a plan"):
-        frame.stages.set_numbers(FrameNumbers(intrinsics=CAMERA))
+def test_every_encoding_has_a_reader():
+    assert FORMATS.keys() == ENCODINGS.keys()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"encoding": "rgb16"}, "encoding 'rgb16' is not one that the GPU reads: rgb8, bgr8"),
-        ({"step": 191}, "rgb8 image of 64 pixels a row cannot have a step of 191"),
-        ({"step": 2**31}, "cannot have a step of 2147483648"),
+        ({"encoding": "rgb16"}, "encoding 'rgb16' is not one of rgb8, bgr8"),
+        ({"step": 191}, "rgb8 image of 64x48 pixels: step 191 is below the 192 bytes of a row"),
+        ({"step": 2**31}, "step 2147483648 is above 2147483647"),
         ({"height": 0}, "image of 64x0 pixels: both sides must be 1 .. 16384"),
         ({"height": 16384, "width": 16384, "step": 3 * 16384}, "at most 67108864 pixels in all"),
         ({"encoding": "yuv422", "width": 63}, "sides must be even"),

@@ -45,7 +45,8 @@ def both(device, kind, network_hw, published_hw, limit_m, scale, dtype="float32"
     fixed = scale.mode == "fixed"
     if is_relative and fixed:
         outputs.add("depth")
-    numbers = FrameNumbers(raw_scale, scale.factor if fixed else 1.0, scale.offset if fixed else 0.0, limit_m)
+    scaling = {"scale_factor": scale.factor, "scale_offset": scale.offset} if fixed else {}
+    numbers = FrameNumbers(raw_scale, max_depth_m=limit_m, **scaling)
     ours = cuda_results(device, contract, message, raw, FramePlan(layout_of(message), resize, published_hw, frozenset(outputs)), numbers)
     predicted = map_from_raw(raw.astype(np.float32), resize, contract, 431.7)
     metric = metric_map(predicted, scale)

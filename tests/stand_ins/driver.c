@@ -1,9 +1,11 @@
 /* A CUDA driver without a GPU, for tests: device memory is host memory, work waits on its stream until somebody synchronises, and
  * wrong use is an error as on a real one: no current context, host memory that is not pinned, memory that is freed, a stream that
- * captures and is synchronised. With cuda.h, the compiler compares all prototypes with the real ones.
+ * captures and is synchronised. With cuda.h, the compiler compares all prototypes with the real ones. A module's image is the path of a
+ * library, whose functions take a kernel's argument struct and the number of threads along y and x (tests/cuda/host_loops.cpp).
  *
  * Environment: STAND_IN_DEVICES (1), STAND_IN_INIT_ERROR (0), STAND_IN_MEMORY in bytes (2^31), STAND_IN_NO_CAPTURE.
  */
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +19,23 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUstream_st *CUstream;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphExec_st *CUgraphExec;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction;
+typedef int CUjit_option;
+#define CU_LAUNCH_PARAM_END ((void *)0)
+#define CU_LAUNCH_PARAM_BUFFER_POINTER ((void *)1)
+#define CU_LAUNCH_PARAM_BUFFER_SIZE ((void *)2)
 enum {
     CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100, CUDA_ERROR_INVALID_CONTEXT = 201,
     CUDA_ERROR_ILLEGAL_ADDRESS = 700, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901,
-    CUDA_ERROR_ILLEGAL_STATE = 401, CUDA_ERROR_INVALID_HANDLE = 400
+    CUDA_ERROR_ILLEGAL_STATE = 401, CUDA_ERROR_INVALID_HANDLE = 400, CUDA_ERROR_INVALID_IMAGE = 200, CUDA_ERROR_NOT_FOUND = 500
 };
 #define cuStreamBeginCapture cuStreamBeginCapture_v2
 #define cuGraphInstantiate cuGraphInstantiateWithFlags
 #define cuMemAlloc cuMemAlloc_v2
 #define cuMemFree cuMemFree_v2
+#define cuMemcpyHtoD cuMemcpyHtoD_v2
+#define cuMemcpyDtoH cuMemcpyDtoH_v2
 #define cuMemcpyHtoDAsync cuMemcpyHtoDAsync_v2
 #define cuMemcpyDtoHAsync cuMemcpyDtoHAsync_v2
 #define cuCtxPushCurrent cuCtxPushCurrent_v2
@@ -34,14 +44,15 @@ enum {
 #define cuDevicePrimaryCtxRelease cuDevicePrimaryCtxRelease_v2
 #endif
 
-enum { UPLOAD, DOWNLOAD, NETWORK, MAX = 256 };
-typedef struct { int kind; char *target, *source; size_t bytes; int height, width; } Work;
+enum { UPLOAD, DOWNLOAD, NETWORK, KERNEL, MAX = 256, ARGS = 128 };
+typedef void (*Loops)(const void *args, const int *threads_yx);
+typedef struct { int kind; char *target, *source; size_t bytes; int height, width; Loops loops; char args[ARGS]; } Work;
 typedef struct { Work work[MAX]; int count; } List;
 typedef struct { List waiting, captured; int capturing, spoiled; } Stream;
 typedef struct { char *address; size_t bytes; int on_device; } Memory;
 
 static Memory memories[MAX];
-static int retained, contexts_retained_in_all, live_streams, live_graphs;
+static int retained, contexts_retained_in_all, live_streams, live_graphs, live_modules;
 static size_t used;
 static char primary;
 static _Thread_local CUcontext stack[MAX];
@@ -90,6 +101,11 @@ static int enqueue(Stream *stream, Work work) {
 }
 static int do_work(const Work *w) {
     size_t pixels = (size_t)w->height * w->width;
+    if (w->kind == KERNEL) {
+        const int threads_yx[2] = {w->height, w->width};
+        w->loops(w->args, threads_yx);
+        return CUDA_SUCCESS;
+    }
     if (w->kind == NETWORK) { /* depth = 1 + mean of the channels, as the ONNX model of the tests */
         if (!holding(w->source, 12 * pixels, 1) || !holding(w->target, 4 * pixels, 1)) return CUDA_ERROR_ILLEGAL_ADDRESS;
         const float *in = (const float *)w->source;
@@ -133,13 +149,51 @@ CUresult cuMemAlloc(CUdeviceptr *address, size_t bytes) { void *p = NULL; int co
 CUresult cuMemFree(CUdeviceptr address) { return let_go((void *)(uintptr_t)address, 1); }
 CUresult cuMemHostAlloc(void **address, size_t bytes, unsigned int flags) { (void)flags; return keep(address, bytes, 0); }
 CUresult cuMemFreeHost(void *address) { return let_go(address, 0); }
+CUresult cuMemcpyHtoD(CUdeviceptr target, const void *source, size_t bytes) {
+    if (!usable() || !holding((void *)(uintptr_t)target, bytes, 1)) return CUDA_ERROR_INVALID_VALUE;
+    if (capturing) { capturing->spoiled = 1; return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED; }
+    memcpy((void *)(uintptr_t)target, source, bytes);
+    return CUDA_SUCCESS;
+}
+CUresult cuMemcpyDtoH(void *target, CUdeviceptr source, size_t bytes) {
+    if (!usable() || !holding((void *)(uintptr_t)source, bytes, 1)) return CUDA_ERROR_INVALID_VALUE;
+    if (capturing) { capturing->spoiled = 1; return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED; }
+    memcpy(target, (void *)(uintptr_t)source, bytes);
+    return CUDA_SUCCESS;
+}
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int count, CUjit_option *options, void **values) {
+    (void)count; (void)options; (void)values;
+    if (!usable()) return CUDA_ERROR_INVALID_CONTEXT;
+    *module = (CUmodule)dlopen(image, RTLD_NOW | RTLD_LOCAL);
+    live_modules += *module != NULL;
+    return *module ? CUDA_SUCCESS : CUDA_ERROR_INVALID_IMAGE;
+}
+CUresult cuModuleUnload(CUmodule module) { if (!usable()) return CUDA_ERROR_INVALID_CONTEXT; live_modules--; dlclose(module); return CUDA_SUCCESS; }
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    *function = (CUfunction)dlsym(module, name);
+    return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+}
+CUresult cuFuncSetBlockShape(CUfunction function, int x, int y, int z) { return function && x > 0 && y > 0 && z > 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,
+                        unsigned int block_y, unsigned int block_z, unsigned int shared, CUstream stream, void **params, void **extra) {
+    if (params || shared || grid_z != 1 || block_z != 1 || block_x * block_y > 1024 || !extra) return CUDA_ERROR_INVALID_VALUE;
+    Work work = {KERNEL, NULL, NULL, 0, (int)(grid_y * block_y), (int)(grid_x * block_x), (Loops)function, {0}};
+    const void *args = NULL;
+    for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
+        if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) args = extra[1];
+        else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE) work.bytes = *(size_t *)extra[1];
+    }
+    if (!args || work.bytes > ARGS) return CUDA_ERROR_INVALID_VALUE;
+    memcpy(work.args, args, work.bytes);
+    return enqueue((Stream *)stream, work);
+}
 CUresult cuMemcpyHtoDAsync(CUdeviceptr target, const void *source, size_t bytes, CUstream stream) {
     if (!holding((void *)(uintptr_t)target, bytes, 1) || !holding(source, bytes, 0)) return CUDA_ERROR_INVALID_VALUE;
-    return enqueue((Stream *)stream, (Work){UPLOAD, (char *)(uintptr_t)target, (char *)source, bytes, 0, 0});
+    return enqueue((Stream *)stream, (Work){UPLOAD, (char *)(uintptr_t)target, (char *)source, bytes, 0, 0, NULL, {0}});
 }
 CUresult cuMemcpyDtoHAsync(void *target, CUdeviceptr source, size_t bytes, CUstream stream) {
     if (!holding((void *)(uintptr_t)source, bytes, 1) || !holding(target, bytes, 0)) return CUDA_ERROR_INVALID_VALUE;
-    return enqueue((Stream *)stream, (Work){DOWNLOAD, target, (char *)(uintptr_t)source, bytes, 0, 0});
+    return enqueue((Stream *)stream, (Work){DOWNLOAD, target, (char *)(uintptr_t)source, bytes, 0, 0, NULL, {0}});
 }
 CUresult cuStreamCreate(CUstream *stream, unsigned int flags) {
     (void)flags;
@@ -195,11 +249,13 @@ CUresult cuGraphExecDestroy(CUgraphExec e) { if (!e) return CUDA_ERROR_INVALID_V
 
 /* For tests: run the network of the tests; count what is alive. */
 int stand_in_network(uintptr_t stream, uintptr_t source, uintptr_t target, int height, int width) {
-    return enqueue((Stream *)stream, (Work){NETWORK, (char *)target, (char *)source, 0, height, width});
+    return enqueue((Stream *)stream, (Work){NETWORK, (char *)target, (char *)source, 0, height, width, NULL, {0}});
 }
+int stand_in_holds(uintptr_t address, int bytes) { return holding((void *)address, bytes, 1) != NULL; }
 int stand_in_captures(uintptr_t stream) { return ((Stream *)stream)->capturing; }
 void stand_in_counts(int *counts) {
     int kept = 0;
     for (Memory *m = memories; m < memories + MAX; m++) kept += m->address != NULL;
     counts[0] = retained; counts[1] = depth; counts[2] = kept; counts[3] = live_streams; counts[4] = live_graphs; counts[5] = contexts_retained_in_all;
+    counts[6] = live_modules;
 }

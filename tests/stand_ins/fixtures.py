@@ -5,7 +5,8 @@ import pytest
 
 from depth_anything_ros.config import RuntimeConfig
 from depth_anything_ros.contract import ModelContract, with_contract, with_metadata
-from depth_anything_ros.engines import open_engine
+from depth_anything_ros.engines import open_engine, tensorrt_engine
+from depth_anything_ros.errors import EngineError
 from tests.stand_ins.world import World, counts
 
 GRAPH = b"\x3a\x02\x08\x07"  # enough of an ONNX file for the contract's reader; the parser is not the real one
@@ -19,7 +20,7 @@ def world(monkeypatch):
     return world
 
 
-NOTHING = dict.fromkeys(("contexts", "current", "memory", "streams", "graphs"), 0)
+NOTHING = dict.fromkeys(("contexts", "current", "memory", "streams", "graphs", "modules"), 0)
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,16 @@ def nothing_is_left():
     """Whatever a test does, in the end there is no context, no memory, no stream and no graph."""
     yield
     assert NOTHING.items() <= counts().items()
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch):
+    """The driver of the tests runs no machine code of a GPU, so none is made."""
+
+    def missing(_):
+        raise EngineError("the run-time compiler NVRTC is not installed")
+
+    monkeypatch.setattr(tensorrt_engine, "compiled_kernels", missing)
 
 
 @pytest.fixture
@@ -62,6 +73,6 @@ def image(size_hw=SIZE, seed=0):
 
 
 def dynamic(world):
-    """Let the network take any size, as the compact models do."""
+    """Let the network take any size and any number of images, as the compact models do."""
     world.input_shape, world.output_shape = (-1, 3, -1, -1), (-1, -1, -1)
     return {"contract": {"resize": "lower_bound", "size_multiple": 8}}

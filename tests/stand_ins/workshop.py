@@ -62,6 +62,16 @@ def cuda_driver(folder: Path) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(folder), "LD_PRELOAD": " ".join(preload), "PYTHONPATH": os.pathsep.join(paths)}
 
 
+def stage_kernels(folder: Path) -> dict[str, str]:
+    """Build the kernels of the GPU stages as loops on the CPU, and return the environment that tells where they are."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++ to compile the kernels for the CPU")
+    library = folder / "host_loops.so"
+    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", f"-I{ROOT / 'depth_anything_ros' / 'cuda'}"]
+    subprocess.run(["g++", *flags, str(ROOT / "tests" / "cuda" / "host_loops.cpp"), "-o", str(library)], check=True, timeout=60)
+    return {"STAND_IN_KERNELS": str(library)}
+
+
 def tensorrt_bindings(version: str, cache: Path, folder: Path) -> dict[str, str]:
     """Fetch the bindings (about 1.3 MB, kept in `cache`), build the libraries they want, and return the environment to import `tensorrt`."""
     wheels = cache / version
@@ -86,6 +96,8 @@ def tensorrt_bindings(version: str, cache: Path, folder: Path) -> dict[str, str]
 def run_cases(cases: list[str], *environments: dict[str, str]) -> None:
     """Run files of this folder with pytest in a process of its own."""
     joined = dict(os.environ) | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    for environment in environments:
+        joined |= environment
     for name in ("LD_LIBRARY_PATH", "PYTHONPATH", "LD_PRELOAD"):
         joined[name] = (" " if name == "LD_PRELOAD" else os.pathsep).join(e[name] for e in environments if name in e)
     options = ["-q", "-p", "no:cacheprovider", "-p", "tests.stand_ins.fixtures", "-c", os.devnull, "--rootdir", str(ROOT)]

@@ -11,14 +11,15 @@ import tensorrt as trt
 from .strict import constructor, strict
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
+SCRATCH_BYTES = 4096
 PHASES = (("Building", None, 4), ("Timing", "Building", 10))
 
 
 def counts() -> dict[str, int]:
     """Return what is alive in the driver."""
-    numbers = (ctypes.c_int * 6)()
+    numbers = (ctypes.c_int * 7)()
     DRIVER.stand_in_counts(numbers)
-    return dict(zip(("contexts", "current", "memory", "streams", "graphs", "contexts_in_all"), numbers))
+    return dict(zip(("contexts", "current", "memory", "streams", "graphs", "contexts_in_all", "modules"), numbers))
 
 
 @dataclass
@@ -143,17 +144,18 @@ class World:
         modes = {"image": trt.TensorIOMode.INPUT, "depth0": trt.TensorIOMode.OUTPUT}
         return self._give("Runtime.deserialize_cuda_engine", lambda: strict(
             trt.ICudaEngine,
-            {"num_io_tensors": 2, "num_optimization_profiles": len(ranges)},
+            {"num_io_tensors": 2, "num_optimization_profiles": len(ranges), "device_memory_size_v2": SCRATCH_BYTES},
             get_tensor_name=lambda index: names[index],
             get_tensor_mode=modes.__getitem__,
             get_tensor_dtype=dtypes.__getitem__,
             get_tensor_shape=shapes.__getitem__,
             get_tensor_profile_shape=lambda name, profile_index: [tuple(shape) for shape in ranges[profile_index]],
-            create_execution_context=lambda: self._context(ranges),
+            create_execution_context=lambda strategy: self._context(ranges, strategy),
         ))  # fmt: skip
 
-    def _context(self, ranges):
-        state = {"profile": 0, "shape": None, "addresses": {}, "ran": False}
+    def _context(self, ranges, strategy):
+        assert strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        state = {"profile": 0, "shape": None, "addresses": {}, "ran": False, "scratch": 0}
         self.contexts.append(state)
 
         def set_profile(profile_index, stream_handle):
@@ -171,19 +173,27 @@ class World:
             self.addresses.append(name)
             return self._give("IExecutionContext.set_tensor_address", lambda: True)
 
+        def set_scratch(memory, size):
+            assert size >= SCRATCH_BYTES
+            state["scratch"] = memory
+
         def execute(stream_handle):
             assert counts()["current"] == 1, "TensorRT is called without a current context"
+            assert DRIVER.stand_in_holds(ctypes.c_size_t(state["scratch"]), SCRATCH_BYTES), "the scratch memory is gone"
             assert state["ran"] or not DRIVER.stand_in_captures(ctypes.c_size_t(stream_handle)), "the first run must not be captured"
-            state["ran"], size = True, state["shape"][2:]
-            pointers = [ctypes.c_size_t(number) for number in (stream_handle, state["addresses"]["image"], state["addresses"]["depth0"])]
-            code = DRIVER.stand_in_network(*pointers, *size)
-            return self._give("IExecutionContext.execute_async_v3", lambda: code == 0)
+            state["ran"], (images, _, height, width) = True, state["shape"]
+            codes = []
+            for index in range(images):
+                image, depth = (state["addresses"][name] + 4 * sides * height * width * index for name, sides in (("image", 3), ("depth0", 1)))
+                codes.append(DRIVER.stand_in_network(*map(ctypes.c_size_t, (stream_handle, image, depth)), height, width))
+            return self._give("IExecutionContext.execute_async_v3", lambda: not any(codes))
 
         return self._give("ICudaEngine.create_execution_context", lambda: strict(
             trt.IExecutionContext,
             set_optimization_profile_async=set_profile,
             set_input_shape=set_shape,
-            get_tensor_shape=lambda name: {"image": state["shape"], "depth0": (1, *state["shape"][2:])}[name],
+            set_device_memory=set_scratch,
+            get_tensor_shape=lambda name: {"image": state["shape"], "depth0": (state["shape"][0], *state["shape"][2:])}[name],
             set_tensor_address=set_address,
             execute_async_v3=execute,
         ))  # fmt: skip

@@ -145,8 +145,12 @@ class DeviceAllocation(_Owned):
         return self._address
 
     def __del__(self):
+        self.free()
+
+    def free(self):
         if self._address is not None:
             self._free("cuMemFree_v2", ctypes.c_uint64(self._address))
+            self._address = None
 
 
 mem_alloc = DeviceAllocation
@@ -168,6 +172,14 @@ def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
     return np.frombuffer(buffer, dtype).reshape(shape)
 
 
+def memcpy_htod(dest, src):
+    _call("cuMemcpyHtoD_v2", ctypes.c_uint64(int(dest)), ctypes.c_void_p(src.ctypes.data), ctypes.c_size_t(src.nbytes))
+
+
+def memcpy_dtoh(dest, src):
+    _call("cuMemcpyDtoH_v2", ctypes.c_void_p(dest.ctypes.data), ctypes.c_uint64(int(src)), ctypes.c_size_t(dest.nbytes))
+
+
 def memcpy_htod_async(dest, src, stream=None):
     _call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(int(dest)), ctypes.c_void_p(src.ctypes.data), ctypes.c_size_t(src.nbytes), _handle(stream))
 
@@ -178,3 +190,32 @@ def memcpy_dtoh_async(dest, src, stream=None):
 
 def _handle(stream):
     return ctypes.c_void_p(stream.handle)
+
+
+class Module(_Owned):
+    def __init__(self, image):
+        super().__init__()
+        self._handle = None
+        self._handle = _out("cuModuleLoadDataEx", ctypes.c_void_p, ctypes.c_char_p(image), 0, None, None)
+
+    def get_function(self, name):
+        return Function(self, _out("cuModuleGetFunction", ctypes.c_void_p, ctypes.c_void_p(self._handle), ctypes.c_char_p(name.encode())))
+
+    def __del__(self):
+        if self._handle is not None:
+            self._free("cuModuleUnload", ctypes.c_void_p(self._handle))
+
+
+module_from_buffer = Module
+
+
+class Function:
+    def __init__(self, module, handle):
+        self._module, self._handle = module, handle
+
+    def __call__(self, *args, block, grid, stream):
+        _call("cuFuncSetBlockShape", ctypes.c_void_p(self._handle), *block)
+        data = b"".join(bytes(memoryview(arg)) for arg in args if isinstance(arg, np.void))
+        size = ctypes.c_size_t(len(data))
+        extra = (ctypes.c_void_p * 5)(1, ctypes.cast(data, ctypes.c_void_p), 2, ctypes.cast(ctypes.byref(size), ctypes.c_void_p), None)
+        _call("cuLaunchKernel", ctypes.c_void_p(self._handle), *grid, *block, 0, _handle(stream), None, extra)
