@@ -58,7 +58,7 @@ def stage_problem(gpu: GpuFrames, contract: ModelContract) -> str:
 def _pictures(height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield two images of (height, width, 3) uint8: smooth colours, different from left to right, top to bottom and channel to channel."""
     for seed in range(2):
-        coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
+        coarse = np.random.default_rng(seed).integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), np.uint8)
         yield cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[misc]
 
 

@@ -122,7 +122,6 @@ class GpuFrames:
         with self.session.active():
             for key in [key for key in self._stages if key[0] == camera]:
                 self._let_go(key)
-            self._pool.close()
 
     def network_values(self, size_hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return copies of what the network saw in the last frame of its own, (1, 3, h, w), and of what it gave, (1, h, w)."""
@@ -138,6 +137,7 @@ class GpuFrames:
         for batch in [batch for batch in self._batches if stages in batch]:
             self._drop(batch)
         stages.close()
+        self._pool.free_unused()
 
     def _drop(self, batch: tuple[CudaStages, ...]) -> None:
         graph = self._batches.pop(batch).graph
@@ -179,7 +179,7 @@ class GpuFrames:
         return [results[stages] for stages in frames]
 
     def _graph(self, batch: tuple[CudaStages, ...], network: Network) -> CudaGraph | None:
-        """Return the graph of kernels and network; None before they ran once, as TensorRT and the driver set up some things then, or if there can be none."""
+        """Return the graph of kernels and network; None before they ran once (TensorRT and the driver set up things then), or if it cannot be."""
         known = self._batches.get(batch)
         if known is None:
             return None
@@ -226,5 +226,4 @@ class GpuFrames:
         """Free everything that is not lent; the session is active, and its stream done."""
         while self._stages:
             self._let_go(next(iter(self._stages)))
-        self._pool.close()
         self._kernels = None

@@ -39,8 +39,8 @@ class PinnedPool:
         except self._driver.MemoryError as error:
             raise EngineError(f"no {nbytes} bytes of page-locked memory are left: {error}; use a smaller image or depth.downsample") from error
 
-    def close(self) -> None:
-        """Free what is not lent."""
+    def free_unused(self) -> None:
+        """Free what is not lent now; what is, when it comes back."""
         self._free = {}
 
 

@@ -46,6 +46,12 @@ def test_right_stages_pass_and_leave_nothing(engine, changes, dtype):
     assert opened.gpu.launches == {"plain": 1, "graph": 1}
 
 
+def shifted(source_px, target_px, interpolation, is_row):
+    """Take pixels half a pixel of the network's beside where they are."""
+    twice = pixel_taps(source_px, 2 * target_px, interpolation, is_row)
+    return twice[::2].copy()
+
+
 def swapped(contract):
     gain, bias = stages_gain_and_bias(contract)
     return gain[::-1], bias[::-1]
@@ -59,6 +65,7 @@ stages_gain_and_bias = stages.gain_and_bias
     [
         ("gain_and_bias", swapped),
         ("pixel_taps", lambda source, target, *args, **kwargs: pixel_taps(source, target, *args, **kwargs)[::-1].copy()),
+        ("pixel_taps", shifted),
         ("depth_taps", lambda source, target, *args, **kwargs: np.roll(depth_taps(source, target, *args, **kwargs), 4)),
     ],
 )
