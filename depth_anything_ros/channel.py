@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
@@ -37,11 +38,19 @@ CAMERA_INFO_GRACE_S = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """An image on its way to the worker: whose it is, and when its callback ran (monotonic seconds)."""
+    """An image on its way to the worker.
+
+    Attributes:
+        channel: whose it is.
+        image: the message.
+        arrived_s: when its callback ran (monotonic seconds).
+        sensor_message: what the scale may be measured against, as far as it was there already; None where nothing was.
+    """
 
     channel: Channel
     image: Image | CompressedImage
     arrived_s: float
+    sensor_message: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +159,7 @@ class Channel:
             self.meter.count("stamp_jumps_back")
             self.log.warning(f"image stamps jump back by {(self.last_stamp_ns - stamp_ns) / 1e9:.3f} s; going on from there")
         self.last_stamp_ns = stamp_ns
-        self.meter.count("dropped", self._submit(Job(self, image, time.monotonic())))
+        self.meter.count("dropped", self._submit(Job(self, image, time.monotonic(), self.inputs.sensors.there_is(stamp_ns))))
 
     def prepare(self, job: Job) -> Ready | None:
         """Bring an image into the network's form; None where it goes no farther, which is counted. Raises nothing."""
@@ -174,7 +183,7 @@ class Channel:
         if frame.frame_id != self._frame_id:  # another camera's past is none of this one
             pipeline.reset()
             self._frame_id = frame.frame_id
-        self.inputs.sensors.pin(frame.stamp_ns)
+        self.inputs.sensors.pin(frame.stamp_ns, job.sensor_message)
         calibration = self.inputs.camera_infos.calibration_for(job.image, frame.size_hw, config.camera.image)
         if calibration.intrinsics is None:
             wanted -= {"points", "scan"}

@@ -108,7 +108,7 @@ class DepthNode(LifecycleNode):
         except Exception as error:
             super().on_deactivate(state)
             return self._transition_failed("activate", error)
-        self.health.state = "active"
+        self.health.state, self.health.transition_error = "active", ""
         self.get_logger().info(f"active: waiting for images on {', '.join(topics)}")
         return result
 

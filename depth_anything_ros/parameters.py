@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,15 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
         else:
             described.integer_range = [IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))]
     return described
+
+
+def as_meant(parameter: Parameter, value: Any) -> Any:  # noqa: ANN401 - any parameter's value
+    """Return a value in the type that its writer meant: for YAML and `ros2 param set`, a bare off, on or nan is no text, and 5 no float."""
+    words = {"off": value is False, "on": value is True, "nan": isinstance(value, float) and math.isnan(value)}
+    for word, is_meant in words.items():
+        if is_meant and word in parameter.choices:
+            return word
+    return float(value) if parameter.type is float and type(value) is int else value
 
 
 class NodeParameters:
@@ -76,23 +86,29 @@ class NodeParameters:
         """A configuration for what all cameras share: the first camera's."""
         return next(iter(self.configs.values()))
 
-    def _declare(self, parameter: Parameter, default: Any) -> Any:  # noqa: ANN401 - any parameter's value
+    def _declare(self, parameter: Parameter, default: Any, takes_start_value: bool = True) -> Any:  # noqa: ANN401 - any parameter's value
         """Declare a parameter and return its value; without a default one that may be taken away again: a camera's own."""
-        described = descriptor(parameter)
+        described, start_values = descriptor(parameter), getattr(self._node, "_parameter_overrides", {}) if takes_start_value else {}
         described.dynamic_typing |= default is None
+        if parameter.name in start_values:
+            given = start_values[parameter.name].value
+            meant = [] if given is None and parameter.type is tuple else as_meant(parameter, given)  # a file's empty list has no type in ROS
+            if meant is not given:
+                default, takes_start_value = meant, False
         try:
-            return self._node.declare_parameter(parameter.name, default, described).value
+            return self._node.declare_parameter(parameter.name, default, described, ignore_override=not takes_start_value).value
         except Exception as error:  # rclpy has a class for every way to be wrong
             raise ConfigError(f"parameter {parameter.name}: {error}") from error
 
     def set_atomically(self, parameters: list[RosParameter[Any]], apply: Apply) -> SetParametersResult:
         """Set parameters with `apply`; a camera's own value is declared when it is first given, until then the shared one counts."""
+        parameters = [self._as_meant(parameter) for parameter in parameters]
         new = {p.name: own_parameter(p.name, self.cameras) for p in parameters if not self._node.has_parameter(p.name)}
         unknown = [f"{name}: no such parameter{advice_for(name, self.cameras)}" for name, own in new.items() if own is None]
         if unknown:
             return SetParametersResult(successful=False, reason="; ".join(unknown))
         for own in filter(None, new.values()):
-            self._declare(own, None)
+            self._declare(own, None, takes_start_value=False)  # what was given at start was taken then, and may have been deleted since
         try:
             return apply(parameters)
         finally:
@@ -100,9 +116,16 @@ class NodeParameters:
                 if self._node.get_parameter(name).value is None:  # it was refused
                     self._node.undeclare_parameter(name)
 
+    def _as_meant(self, given: RosParameter[Any]) -> RosParameter[Any]:
+        known = PARAMETERS.get(given.name) or own_parameter(given.name, self.cameras)
+        meant = as_meant(known, given.value) if known else given.value
+        return given if meant is given.value else RosParameter(given.name, value=meant)
+
     def _on_set(self, parameters: list[RosParameter[Any]]) -> SetParametersResult:
         """Accept all or nothing; the reason of a refusal goes back to the caller."""
         known = {p.name: known for p in parameters if (known := PARAMETERS.get(p.name) or own_parameter(p.name, self.cameras))}
+        if not known:  # such as qos_overrides, declared while the node configures on a thread of its own: nothing of `_values` may get lost
+            return SetParametersResult(successful=True)
         values = self._values | {p.name: p.value for p in parameters if p.name in known}
         values = {name: value for name, value in values.items() if value is not None or name in PARAMETERS}
         given = [name for name in known if name in values or name in self._values]

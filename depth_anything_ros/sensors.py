@@ -83,14 +83,28 @@ class Sensors:
         except Exception as error:  # rclpy has a class for every way to be wrong
             self._problem = f"cannot subscribe to {topic}: {error}"
 
-    def pin(self, stamp_ns: int) -> None:
-        """Remember the message nearest to an image that is about to be inferred: it may be forgotten when the network is done."""
-        self._pinned = self._messages.find(stamp_ns)
+    def there_is(self, stamp_ns: int) -> Any:  # noqa: ANN401 - a message of the wanted kind
+        """Return the message nearest to an image that comes now; None where there is none."""
+        return self._messages.find(stamp_ns)
+
+    def pin(self, stamp_ns: int, at_arrival: Any) -> None:  # noqa: ANN401 - of `there_is`
+        """Remember the message nearest to an image that is about to be inferred: it may be forgotten when the network is done.
+
+        Args:
+            stamp_ns: of the image.
+            at_arrival: what there was when the image came: that may be forgotten by now, if others had their turns before it.
+        """
+        kind = self._kind
+        still_wanted = kind != "" and isinstance(at_arrival, _TOPICS[kind][1])
+        self._pinned = self._nearest_of(stamp_ns, at_arrival if still_wanted else None)
 
     def _nearest(self, stamp_ns: int) -> Any:  # noqa: ANN401 - a message of the wanted kind, or None
         if self._problem:
             raise TransformError(self._problem)
-        found = [message for message in (self._messages.find(stamp_ns), self._pinned) if message is not None]
+        return self._nearest_of(stamp_ns, self._pinned)
+
+    def _nearest_of(self, stamp_ns: int, other: Any) -> Any:  # noqa: ANN401 - likewise
+        found = [message for message in (self._messages.find(stamp_ns), other) if message is not None]
         return min(found, key=lambda message: abs(_stamp_ns(message) - stamp_ns), default=None)
 
     def close(self) -> None:

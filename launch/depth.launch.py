@@ -58,13 +58,15 @@ def inputs(image: str, camera_info: str, cameras: list[str]) -> list[tuple[str, 
     """Return the node's input topics and where they come from, the first camera's images first.
 
     Raises:
-        RuntimeError: several cameras, and a topic without {camera}: all would take the same messages.
+        RuntimeError: several cameras, and a topic without {camera}: all would take the same messages. Or {camera}, and no names for it.
     """
     if cameras and image == ARGUMENTS["image"][0]:
         image = "{camera}/image"
     topics = [("image", image), ("image/compressed", f"{image}/compressed"), ("camera_info", camera_info or camera_info_topic(image))]
-    for name, topic in topics if cameras else []:
-        if "{camera}" not in topic:
+    for name, topic in topics:
+        if "{camera}" in topic and not cameras:
+            raise RuntimeError(f"{name}:={topic}: {{camera}} stands for the names in cameras:=, which is empty (those of params_file do not count)")
+        if "{camera}" not in topic and len(cameras) > 1:
             raise RuntimeError(f"{name}:={topic} with several cameras: write {{camera}} where the name stands, such as {name}:=/{{camera}}/{name}")
     each = [(f"{camera}/{name}", topic.replace("{camera}", camera)) for camera in cameras for name, topic in topics]
     return each or topics

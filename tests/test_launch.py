@@ -332,6 +332,13 @@ def test_several_cameras_are_named_and_remapped_each(launched: Any) -> None:
 def test_several_cameras_of_the_same_topic_are_refused(launch_file: ModuleType) -> None:
     with pytest.raises(RuntimeError, match=r"image:=/image_raw with several cameras: write \{camera\} where the name stands"):
         launch_file.inputs("/image_raw", "", ["front", "left"])
+    assert launch_file.inputs("/image_raw", "", ["front"])[0] == ("front/image", "/image_raw"), "of one camera there is nothing to mix up"
+
+
+@pytest.mark.parametrize("topics", [("/{camera}/image_raw", ""), ("/image_raw", "/{camera}/info")])
+def test_topics_of_cameras_that_nobody_named_are_refused(launch_file: ModuleType, topics: tuple[str, str]) -> None:
+    with pytest.raises(RuntimeError, match=r"\{camera\} stands for the names in cameras:=, which is empty"):
+        launch_file.inputs(*topics, [])
 
 
 def test_log_level_is_passed_on(launched: Any) -> None:

@@ -1,5 +1,6 @@
 """Several cameras in one node: topics, parameters, services, sensors and a past of their own for each."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from sensor_msgs.msg import LaserScan  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from depth_anything_ros import parameters as parameters_module  # noqa: E402
+from depth_anything_ros.config_cameras import camera_configs  # noqa: E402
 from depth_anything_ros.engines.synthetic_engine import depth_of_frame_number  # noqa: E402
 from depth_anything_ros.errors import ConfigError  # noqa: E402
 
@@ -84,6 +87,37 @@ def test_bad_values_of_cameras_are_rejected_with_the_reason_and_leave_nothing_be
         assert set(r.node._parameters) == declared
 
 
+def test_a_value_given_at_start_is_gone_once_it_is_deleted(rig):
+    given = {"left__depth__max_m": 3.0, "left__image_transport": "compressed"}
+    r = cameras(rig, ["front", "left"], subscribe=(), autostart=False, **given)
+    assert r.set_parameters(**dict.fromkeys(given))[0].successful
+    assert not r.set_parameters(left__depth__max_m=-1.0)[0].successful
+    r.node.trigger_configure()
+    (result,) = r.set_parameters(left__image_transport="compressed")
+    assert "left.image_transport: changes only while the node is unconfigured" in result.reason
+    config = r.channel_of("left").config
+    assert (config.depth.max_m, config.image_transport) == (0.0, "raw")
+    assert not any(r.node.has_parameter(name) for name in ("left.depth.max_m", "left.image_transport"))
+
+
+def test_a_value_set_while_others_declare_theirs_is_not_lost(rig, monkeypatch):
+    """A node that configures declares the overridable QoS of its publishers on a thread of its own."""
+    r, set_meanwhile = rig(subscribe=()), []
+
+    def configs(values):
+        made = camera_configs(values)
+        if threading.current_thread().name == "declares" and not set_meanwhile:
+            set_meanwhile.append(r.set_parameters(depth__max_m=5.0)[0].successful)
+        return made
+
+    monkeypatch.setattr(parameters_module, "camera_configs", configs)
+    thread = threading.Thread(target=r.node.declare_parameter, args=("qos_overrides./depth/new.publisher.depth", 1), name="declares")
+    thread.start()
+    thread.join()
+    assert set_meanwhile or r.set_parameters(depth__max_m=5.0)[0].successful
+    assert r.node.get_parameter("depth.max_m").value == r.channel.config.depth.max_m == 5.0
+
+
 def test_shared_mode_with_each_cameras_height(rig):
     heights = {"front__camera__height_m": 0.5, "left__camera__height_m": 0.7}
     r = cameras(rig, ["front", "left"], subscribe=(), connect=False, scale__mode="ground_plane", **heights)
@@ -136,6 +170,34 @@ def test_each_camera_is_measured_against_its_own_sensor(rig):
     later = black_image(11 * 10**9)
     assert median_error(pixels(r.exchange(later, "left/depth/image", info_of(later)))) < 0.02, "the other camera's scale is still held"
     assert "is held" in status_of(r, "left", lambda s: s.level == DiagnosticStatus.WARN)[0].message
+
+
+def test_sensor_of_the_images_time_is_used_however_long_an_image_waits_for_its_turn(rig):
+    seen = relative(truth_m(NETWORK_HW), 0.37, 0.05, 0.01, np.random.default_rng(0))
+    given = {f"scale__reference__{key}": value for key, value in LASER.items()}
+    given |= {"scale__mode": "reference", "scale__reference__max_dt_s": 0.02, "synthetic__output_kind": seen.kind}
+    r = cameras(rig, ["front", "left"], **given)
+    begun, go = threading.Event(), threading.Event()
+
+    def held(tensor):
+        begun.set()
+        assert go.wait(10)
+        return np.stack([seen.values] * len(tensor))
+
+    r.node._engine.infer = held
+    r.send(black_image(10**10), camera="front")
+    r.wait(begun.is_set, "the turn of the other camera")
+    sensors, image = r.channel_of("left").inputs.sensors, black_image(11 * 10**9)
+    sensors._store(laser_scan(11 * 10**9))
+    r.send(image, info_of(image), "left")
+    r.wait(lambda: total(r, "left", "received") == 1, "the image that waits")
+    for later_s in (12, 13, 14):  # the sensor goes on meanwhile, and what is older than a second is forgotten
+        sensors._store(laser_scan(later_s * 10**9))
+    go.set()
+    r.wait(lambda: total(r, "left", "published") + total(r, "left", "withheld") == 1, "the frame")
+    assert r.channel_of("left").health.no_depth_reason == ""
+    r.wait(lambda: r.got["left/depth/image"], "depth")
+    assert median_error(pixels(r.got["left/depth/image"][-1])) < 0.02
 
 
 def test_tf_is_listened_to_once_for_all_cameras_that_need_it(rig, tf2_ros):  # noqa: F811

@@ -209,6 +209,19 @@ def test_impossible_qos_override_is_a_failure_with_its_reason(rig, endpoint, rea
     r.wait(lambda: r.node.count_publishers("depth/image") == {"configure": 0, "activate": 1}[reached], "publishers")
 
 
+def test_trouble_of_a_transition_is_over_when_it_succeeds(rig, monkeypatch):
+    r = rig(autostart=False)
+    assert transition(r, CONFIGURE)
+    with monkeypatch.context() as trouble:
+        trouble.setattr(r.channel.inputs, "open", lambda config: 1 / 0)
+        assert not transition(r, ACTIVATE)
+    assert r.status(lambda s: s.level == DiagnosticStatus.ERROR)[0].message == "cannot activate: ZeroDivisionError: division by zero"
+    assert transition(r, ACTIVATE)
+    assert transition(r, DEACTIVATE)
+    status, values = r.status(lambda s: s.message != "running")
+    assert (status.level, status.message, values["transition_error"]) == (DiagnosticStatus.OK, "inactive", "")
+
+
 def test_withheld_frames_are_not_called_published(rig):
     r = rig(synthetic__output_kind="disparity_affine_invariant", scale__mode="model")
     inferred = []
