@@ -168,7 +168,7 @@ class RuntimeConfig:
         "several cameras: most frames that go through the network at once where so many wait; 0 = one of each, but 1 with onnxruntime on the CPU, "
         "where a batch brings few more frames and makes all wait for the last",
         "configure",
-        (0, 64),
+        (0, 8),
     )
     image_transport: str = _param(
         "raw", "raw: subscribe to image; compressed: to image/compressed", "configure", choices=("raw", "compressed"), per_camera=True

@@ -221,7 +221,7 @@ def test_a_model_that_fails_on_a_second_image_gets_one_at_a_time(caplog):
 def test_a_model_that_takes_batches_gets_as_many_as_are_wanted(caplog):
     engine = batching_engine(lambda tensor: tensor[:, 0] * np.float32(1.0001 if len(tensor) > 1 else 1))
     assert [usable_batch_max(engine, wanted, 4) for wanted in (0, 1, 3, 100)] == [4, 1, 3, 4]
-    assert usable_batch_max(engine, 100, 100) == BATCH_MAX
+    assert usable_batch_max(engine, 0, 100) == BATCH_MAX
     engine.batch_pays = False
     assert [usable_batch_max(engine, wanted, 4) for wanted in (0, 3)] == [1, 3]
     assert not caplog.text
@@ -232,10 +232,12 @@ def test_batches_pay_but_on_a_cpu(tmp_path):
     assert not open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx")))).batch_pays
 
 
-def test_a_model_of_one_image_is_not_tried(tmp_path):
+def test_a_model_of_one_image_is_not_tried_and_that_is_said(tmp_path, caplog):
     engine = open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx"))))
     engine._infer = None
+    assert usable_batch_max(engine, 0, 3) == 1 and not caplog.text
     assert usable_batch_max(engine, 3, 3) == 1
+    assert f"batch_max is 3, but {engine} takes 1 at once" in caplog.text
 
 
 def test_image_without_code_gives_its_brightness():

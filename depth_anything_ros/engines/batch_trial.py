@@ -20,6 +20,8 @@ def usable_batch_max(engine: Engine, wanted: int, cameras: int) -> int:
         wanted: at most so many; 0 = one of each camera, if batches pay with this engine.
         cameras: how many there are.
     """
+    if engine.batch_max < min(wanted, cameras):
+        logging.getLogger(__name__).warning(f"batch_max is {wanted}, but {engine} takes {engine.batch_max} at once")
     most = min(wanted or (cameras if engine.batch_pays else 1), cameras, engine.batch_max)
     if most == 1:
         return 1
