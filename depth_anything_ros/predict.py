@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,16 @@ def main(argv: list[str] | None = None) -> int:
     except (DepthAnythingError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
-    pipeline, failures = pipeline_for(engine), 0
-    for path in tqdm(args.images, unit="image", disable=None):
-        try:
-            line = _predict(path, pipeline, config, args.output_dir)
-        except (DepthAnythingError, OSError) as error:
-            failures += 1
-            line = {"image": str(path), "error": str(error)}
-        tqdm.write(json.dumps(line), file=sys.stdout)
-    engine.close()
+    failures = 0
+    with closing(engine):
+        pipeline = pipeline_for(engine)
+        for path in tqdm(args.images, unit="image", disable=None):
+            try:
+                line = _predict(path, pipeline, config, args.output_dir)
+            except (DepthAnythingError, OSError) as error:
+                failures += 1
+                line = {"image": str(path), "error": str(error)}
+            tqdm.write(json.dumps(line), file=sys.stdout)
     return 1 if failures else 0
 
 

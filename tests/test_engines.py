@@ -235,7 +235,8 @@ def test_batches_pay_but_on_a_cpu(tmp_path):
 def test_a_model_of_one_image_is_not_tried_and_that_is_said(tmp_path, caplog):
     engine = open_engine(config(model=str(write_tiny_model(tmp_path / "m.onnx"))))
     engine._infer = None
-    assert usable_batch_max(engine, 0, 3) == 1 and not caplog.text
+    assert usable_batch_max(engine, 0, 3) == 1
+    assert not caplog.text
     assert usable_batch_max(engine, 3, 3) == 1
     assert f"batch_max is 3, but {engine} takes 1 at once" in caplog.text
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 KINDS_KEPT = 3
 """Kinds of frames of one camera whose buffers are kept: with and without a cloud, and one more while something changes."""
-BATCHES_KEPT = 16
-"""Combinations of kinds of frames whose graphs are kept."""
+BATCHES_KEPT = 64
+"""Combinations of kinds of frames whose graphs are kept: four cameras that meet by chance, with and without a cloud each, make 80."""
 
 Shape = tuple[int, ...]
 Results = dict[str, npt.NDArray[Any]]
@@ -170,11 +170,11 @@ class GpuFrames:
                     self._enqueue(batch, network)
                 for stages in batch:
                     stages.enqueue_download(session.stream, results[stages])
+                session.synchronize()
             except BaseException:
                 with suppress(EngineError):  # the first error counts; nothing may be written into memory that goes back
                     session.synchronize()
                 raise
-            session.synchronize()
             self._keep(batch, network)
         return [results[stages] for stages in frames]
 

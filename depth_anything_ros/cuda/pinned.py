@@ -12,7 +12,9 @@ from ..errors import EngineError
 
 
 class PinnedPool:
-    """Owns page-locked memory of one CUDA context. `lend` on the thread that has the context; arrays come back from any thread.
+    """Owns page-locked memory of one CUDA context. For the thread that has the context; only arrays come back from any thread.
+
+    Memory that another thread lets go of for good is lost to pycuda, so what comes back always comes back here.
 
     What is still lent when the context goes must not be looked at any more.
     """
@@ -40,8 +42,9 @@ class PinnedPool:
             raise EngineError(f"no {nbytes} bytes of page-locked memory are left: {error}; use a smaller image or depth.downsample") from error
 
     def free_unused(self) -> None:
-        """Free what is not lent now; what is, when it comes back."""
-        self._free = {}
+        """Free what is not lent now."""
+        for free in self._free.values():
+            free.clear()
 
 
 class _Lent:

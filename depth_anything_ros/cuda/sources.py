@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parent / "kernels.cu"
 HEADERS = tuple(SOURCE.with_name(name) for name in ("arguments.h", "image.h", "floats.h", "pixels.h", "kernels.h"))
 OPTIONS = ("--std=c++17", "--fmad=false")
 """Fused multiply-add would round once where the numpy twins round twice."""
+DIGEST_BYTES = 32
 HOW_TO_GET = "it is part of the CUDA toolkit and of JetPack (libnvrtc.so); without those: pip install nvidia-cuda-nvrtc"
 
 
@@ -34,21 +35,39 @@ def compiled_kernels(compute_capability: tuple[int, int], cache_dir: Path | None
         cache_dir: folder of the cache, made where it is missing; None: `default_cache_dir`.
 
     Raises:
-        EngineError: NVRTC is missing, or does not know this architecture.
+        EngineError: NVRTC is missing, does not know this architecture, or its result cannot be kept.
     """
     nvrtc = Nvrtc()
     options = (*OPTIONS, f"--gpu-architecture=sm_{compute_capability[0]}{compute_capability[1]}")
     parts = [path.read_bytes() for path in (SOURCE, *HEADERS)] + [" ".join(options).encode(), repr(nvrtc.version).encode()]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     path = (cache_dir or default_cache_dir()) / f"kernels-{digest}.cubin"
-    if path.exists():
-        return path.read_bytes()
-    cubin, _ = nvrtc.compile(options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # a file under its own name is complete
-    temporary.write_bytes(cubin)
-    temporary.replace(path)
+    cubin = _kept(path)
+    if not cubin:
+        cubin, _ = nvrtc.compile(options)
+        _keep(path, cubin)
     return cubin
+
+
+def _kept(path: Path) -> bytes:
+    """Return what `_keep` wrote; empty where it did not, or where the file is damaged: power fails."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return b""
+    cubin, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    return cubin if hashlib.sha256(cubin).digest() == digest else b""
+
+
+def _keep(path: Path, cubin: bytes) -> None:
+    """Write a cubin and its SHA-256 behind it, which readers of cubins do not mind."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(cubin + hashlib.sha256(cubin).digest())
+        temporary.replace(path)
+    except OSError as error:
+        raise EngineError(f"cannot write the compiled kernels to '{path.parent}' ({error.strerror}); set tensorrt.cache_dir") from error
 
 
 class Nvrtc:

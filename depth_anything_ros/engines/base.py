@@ -97,7 +97,7 @@ class Engine(ABC):
         self.self_check, self.self_check_problem = "off", ""
         if mode == "off":
             return
-        problem = self._golden_problem() or self._stage_problem()
+        problem = "; ".join(filter(None, (self._golden_problem(), self._stage_problem())))
         if problem and mode == "fail":
             raise EngineError(f"{problem}; self_check: warn uses it all the same")
         if problem:
@@ -162,7 +162,7 @@ class Engine(ABC):
         return {}
 
     def close(self) -> None:
-        """Free everything; does nothing when it is closed already."""
+        """Free everything, also the page-locked memory that results of its GPU lie in; does nothing when it is closed already."""
         self._close()
 
     @abstractmethod

@@ -166,7 +166,8 @@ class CudaSession:
         stream, graph, executable = ctypes.c_void_p(self.stream_handle), ctypes.c_void_p(), ctypes.c_void_p()
         self._checked("cuStreamBeginCapture_v2", stream, CAPTURE_THREAD_LOCAL)
         try:
-            enqueue()
+            with self.translated("capture its work"):
+                enqueue()
         except BaseException:
             self._library.cuStreamEndCapture(stream, ctypes.byref(graph))
             if graph:

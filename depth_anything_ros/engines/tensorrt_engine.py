@@ -28,7 +28,7 @@ from .tensorrt_execution import Execution
 BUILDER_VERSION = 2
 """Goes up when this package builds engines in another way."""
 SIZES_KEPT = 2
-"""Input sizes whose buffers and graphs are kept, of each number of images; a camera that changes its resolution needs two for a moment."""
+"""Input sizes whose buffers and graphs are kept at least, of each number of images; a camera that changes its resolution needs two for a moment."""
 BROKEN_FP16 = "10.3"
 
 
@@ -37,16 +37,18 @@ class TensorRtEngine(Engine):
 
     name: ClassVar[str] = "tensorrt"
 
-    def __init__(self, model: ModelFile, options: TensorRtConfig, batch_max: int = 1) -> None:
+    def __init__(self, model: ModelFile, options: TensorRtConfig, batch_max: int = 1, cameras: int = 1) -> None:
         """Remember the model and the options; nothing is loaded before `open`.
 
         Args:
             model: a checked file.
             options: the engine's parameters.
             batch_max: images at once that the engine is built for, where the model takes any number.
+            cameras: how many take turns; each may have an input size of its own.
         """
         self.contract, self.model_sha256, self.golden = model.contract, model.sha256, model.golden
         self._model, self._options, self._wanted_batch = model, options, batch_max
+        self._sizes_kept = max(SIZES_KEPT, len(model.contract.input_sizes_hw), cameras)
         self._session: CudaSession | None = None
         self._executions: dict[tuple[int, ...], Execution] = {}
         self._launches: Counter[str] = Counter()
@@ -75,9 +77,13 @@ class TensorRtEngine(Engine):
 
     def _load_stages(self, session: CudaSession) -> None:
         cubin, self._no_gpu_stages_reason = stage_kernels(self._options, session.device)
-        if cubin:
-            dtypes = self.input_spec.dtype, self.output_spec.dtype
+        if not cubin:
+            return
+        dtypes = self.input_spec.dtype, self.output_spec.dtype
+        try:
             self.gpu = GpuFrames(session, cubin, self.contract, dtypes, lambda shape: self._execution(session, shape))
+        except EngineError as error:  # the driver may be older than the compiler
+            self._no_gpu_stages_reason = _numpy_instead(self._options, error)
 
     def _deserialised(self, plan: bytes, device: Device) -> Any:  # noqa: ANN401 - ICudaEngine
         """Load the engine; one that this machine cannot load is built again, once."""
@@ -114,7 +120,7 @@ class TensorRtEngine(Engine):
         """Return the execution for an input shape; for a new one, let go of the one that was not used for the longest time."""
         execution = self._executions.pop(shape, None)
         if execution is None:
-            if len(self._executions) >= max(SIZES_KEPT, len(self.contract.input_sizes_hw)) * self.batch_max:
+            if len(self._executions) >= self._sizes_kept * self.batch_max:
                 self._executions.pop(next(iter(self._executions))).close()
             execution = Execution(self._engine, session, (self.input_spec.name, self.output_spec.name), shape, int(self._scratch))
         self._executions[shape] = execution
@@ -162,12 +168,17 @@ def stage_kernels(options: TensorRtConfig, device: Device) -> tuple[bytes, str]:
     if options.gpu_stages == "off":
         return b"", "tensorrt.gpu_stages is off"
     try:
-        return compiled_kernels(device.compute_capability), ""
+        return compiled_kernels(device.compute_capability, Path(options.cache_dir).expanduser() if options.cache_dir else None), ""
     except EngineError as error:
-        if options.gpu_stages == "on":
-            raise
-        logging.getLogger(__name__).warning(f"only the network runs on the GPU, the other stages in numpy: {error}")
-        return b"", str(error)
+        return b"", _numpy_instead(options, error)
+
+
+def _numpy_instead(options: TensorRtConfig, error: EngineError) -> str:
+    """Say why the stages run in numpy; raise the error where they must not."""
+    if options.gpu_stages == "on":
+        raise error
+    logging.getLogger(__name__).warning(f"only the network runs on the GPU, the other stages in numpy: {error}")
+    return str(error)
 
 
 def cache_key(model: ModelFile, options: TensorRtConfig, device: Device, batch_max: int) -> Key:
@@ -229,7 +240,7 @@ def _batch_max(config: RuntimeConfig) -> int:
 
 def create(config: RuntimeConfig) -> TensorRtEngine:
     """Make the engine for a configuration."""
-    return TensorRtEngine(_model(config), config.tensorrt, _batch_max(config))
+    return TensorRtEngine(_model(config), config.tensorrt, _batch_max(config), len(config.cameras))
 
 
 def prepare(config: RuntimeConfig, watch: BuildWatch) -> None:

@@ -45,11 +45,29 @@ def test_nvcc_compiles_every_kernel(tmp_path):
 def test_compiled_kernels_are_kept_and_made_anew_for_another_source(nvrtc, tmp_path, monkeypatch):
     first = sources.compiled_kernels((8, 7), tmp_path / "new" / "folder")
     [path] = (tmp_path / "new" / "folder").iterdir()
-    path.write_bytes(b"from the cache")
-    assert sources.compiled_kernels((8, 7), path.parent) == b"from the cache"
+    assert path.read_bytes()[: len(first)] == first, "other tools read it, too"
+    with monkeypatch.context() as patch:
+        patch.setattr(sources.Nvrtc, "compile", None)
+        assert sources.compiled_kernels((8, 7), path.parent) == first
     monkeypatch.setattr(sources, "OPTIONS", ("--std=c++17",))
     assert sources.compiled_kernels((8, 7), path.parent)[:4] == first[:4] == b"\x7fELF"
     assert len(list(path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("left", [0, 5000])
+def test_kept_kernels_that_power_failure_damaged_are_made_anew(nvrtc, tmp_path, left):
+    first = sources.compiled_kernels((8, 7), tmp_path)
+    [path] = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    assert sources.compiled_kernels((8, 7), tmp_path) == first
+    assert path.read_bytes() == whole
+
+
+def test_folder_that_cannot_be_written_is_an_error_with_a_remedy(nvrtc, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(EngineError, match="cannot write the compiled kernels to '.*file/below' .*; set tensorrt.cache_dir"):
+        sources.compiled_kernels((8, 7), tmp_path / "file" / "below")
 
 
 def test_architecture_that_the_compiler_does_not_know_is_an_error_with_its_words(nvrtc, tmp_path):

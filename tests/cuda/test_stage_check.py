@@ -1,11 +1,14 @@
 """The check of the stages at open: it passes where they are right, for every kind of model, and finds what is wrong."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from depth_anything_ros.cuda import check, stages
 from depth_anything_ros.cuda.check import stage_problem
 from depth_anything_ros.cuda.taps import depth_taps, pixel_taps
+from depth_anything_ros.engines import base
 from depth_anything_ros.errors import EngineError
 
 from ..models import tiny_contract
@@ -90,5 +93,10 @@ def test_engine_fails_warns_or_does_not_look(engine, monkeypatch):
         opened.check("fail")
     opened.check("warn")
     assert "the GPU stages differ" in opened.self_check_problem
+    opened.golden = "some"
+    monkeypatch.setattr(base, "measure", lambda *_: SimpleNamespace(acceptable=False))
+    opened.check("warn")
+    assert opened.self_check_problem.startswith("self-check failed: fake does not compute what model")
+    assert "the GPU stages differ" in opened.self_check_problem, "one problem hides no other"
     opened.check("off")
     assert (opened.self_check, opened.self_check_problem) == ("off", "")

@@ -3,7 +3,8 @@
  * captures and is synchronised. With cuda.h, the compiler compares all prototypes with the real ones. A module's image is the path of a
  * library, whose functions take a kernel's argument struct and the number of threads along y and x (tests/cuda/host_loops.cpp).
  *
- * Environment: STAND_IN_DEVICES (1), STAND_IN_INIT_ERROR (0), STAND_IN_MEMORY in bytes (2^31), STAND_IN_NO_CAPTURE.
+ * Environment: STAND_IN_DEVICES (1), STAND_IN_INIT_ERROR (0), STAND_IN_MEMORY in bytes (2^31), STAND_IN_NO_CAPTURE (network or kernels: what no
+ * capture takes).
  */
 #include <dlfcn.h>
 #include <stdint.h>
@@ -92,7 +93,8 @@ static int let_go(void *address, int on_device) {
 }
 static int enqueue(Stream *stream, Work work) {
     if (!usable()) return CUDA_ERROR_INVALID_CONTEXT;
-    if (stream->capturing && work.kind == NETWORK && getenv("STAND_IN_NO_CAPTURE")) stream->spoiled = 1;
+    const char *uncapturable = stream->capturing ? getenv("STAND_IN_NO_CAPTURE") : NULL;
+    if (uncapturable && work.kind == (strcmp(uncapturable, "kernels") ? NETWORK : KERNEL)) stream->spoiled = 1;
     if (stream->spoiled) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     List *list = stream->capturing ? &stream->captured : &stream->waiting;
     if (list->count == MAX) return CUDA_ERROR_ILLEGAL_STATE;

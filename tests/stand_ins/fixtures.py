@@ -34,7 +34,7 @@ def nothing_is_left():
 def no_compiler(monkeypatch):
     """The driver of the tests runs no machine code of a GPU, so none is made."""
 
-    def missing(_):
+    def missing(*_):
         raise EngineError("the run-time compiler NVRTC is not installed")
 
     monkeypatch.setattr(tensorrt_engine, "compiled_kernels", missing)

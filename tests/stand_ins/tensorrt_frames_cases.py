@@ -4,6 +4,8 @@ The stages' kernels are loops on the CPU here, behind the same driver; what the 
 """
 
 import os
+import re
+import threading
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from depth_anything_ros.prediction import Request
 from depth_anything_ros.rays import ImageCamera
 from depth_anything_ros.structs import Intrinsics
 from tests.cuda.twins import frame_of, raw_image, ulps
-from tests.stand_ins.fixtures import dynamic, image
+from tests.stand_ins.fixtures import NOTHING, dynamic, image
 from tests.stand_ins.world import counts
 
 ALL = frozenset({"depth", "points", "color"})
@@ -41,7 +43,7 @@ def kernels(monkeypatch):
     """Let the engine find compiled kernels; returns for which architectures it asked."""
     asked = []
 
-    def compiled(compute_capability):
+    def compiled(compute_capability, cache_dir):
         asked.append(compute_capability)
         return os.environ["STAND_IN_KERNELS"].encode()
 
@@ -123,15 +125,30 @@ def test_model_for_one_image_stays_so(world, opened):
     assert engine.batch_max == 1
 
 
-def test_what_cannot_be_captured_is_launched_plainly_and_counted(world, opened, kernels, monkeypatch):
-    monkeypatch.setenv("STAND_IN_NO_CAPTURE", "1")
+def test_cameras_of_different_sizes_take_turns_without_a_new_context(world, opened, kernels):
+    world.input_shape, world.output_shape = (1, 3, -1, -1), (1, -1, -1)
+    engine = opened(contract={"resize": "lower_bound", "size_multiple": 8}, cameras=["a", "b", "c"])
+    cameras = [(pipeline_for(engine), size_hw) for size_hw in ((48, 64), (48, 100), (80, 48))]
+    for seed in range(3):
+        for pipeline, size_hw in cameras:
+            assert_twins([pipeline], [request(size_hw=size_hw, seed=seed)])
+    assert len(world.contexts) == len(cameras)
+    assert engine.gpu.launches == {"plain": 1 + 3, "graph": 1 + 6}, "the self-check's, and those of the frames"
+
+
+@pytest.mark.parametrize(
+    ("uncapturable", "graphs", "plain", "reason"),
+    [("network", 0, 6, "failed to run the engine"), ("kernels", 1, 5, "CUDA cannot capture its work on Stand-in GPU .*: cuLaunchKernel failed")],
+)
+def test_what_cannot_be_captured_is_launched_plainly_and_counted(world, opened, kernels, monkeypatch, uncapturable, graphs, plain, reason):
+    monkeypatch.setenv("STAND_IN_NO_CAPTURE", uncapturable)
     engine = opened()
     pipeline = pipeline_for(engine)
     for seed in range(3):
-        run_together([pipeline], [request(seed=seed)])
+        assert np.isfinite(run_together([pipeline], [request(seed=seed)])[0].depth.values).all()
     details = engine.details()
-    assert (details["cuda_graph_launches"], details["plain_launches"]) == ("0", "6")
-    assert "failed to run the engine" in details["no_cuda_graph_reason"]
+    assert (details["cuda_graph_launches"], details["plain_launches"]) == (str(graphs), str(plain))
+    assert re.search(reason, details["no_cuda_graph_reason"])
 
 
 def test_frames_in_numpy_come_between(world, opened, kernels):
@@ -152,6 +169,29 @@ def test_results_outlive_the_frames_after_them(world, opened, kernels):
         run_together([pipeline], [request(seed=seed)])
     np.testing.assert_array_equal(first.depth.values, before[0])
     np.testing.assert_array_equal(first.points.view(np.uint32), before[1].view(np.uint32))
+
+
+def test_engine_may_be_opened_again(world, opened, kernels):
+    engine = opened()
+    for _ in range(2):
+        pipeline = pipeline_for(engine)
+        for seed in range(2):
+            assert_twins([pipeline], [request(seed=seed)])
+        engine.close()
+        assert NOTHING.items() <= counts().items()
+        engine.open()
+
+
+def test_results_that_another_thread_lets_go_of_are_not_lost(world, opened, kernels):
+    """Only the thread that has the context can free memory: `nothing_is_left` looks after it."""
+    pipeline, kept = pipeline_for(opened()), []
+    kept += run_together([pipeline], [request(wanted=frozenset({"depth"}))])
+    for encoding in ("bgr8", "mono8", "nv12", "uyvy"):  # more kinds than are kept: what is not lent is freed
+        run_together([pipeline], [request(encoding, wanted=frozenset({"depth"}))])
+    thread = threading.Thread(target=kept.clear)
+    thread.start()
+    thread.join()
+    assert not kept
 
 
 def test_memory_of_many_kinds_of_frames_is_bounded(world, opened, kernels):
@@ -175,10 +215,15 @@ def test_memory_that_does_not_suffice(world, opened, kernels, monkeypatch):
     assert_twins([pipeline], [request()])
 
 
-def test_kernels_that_cannot_be_loaded_are_an_error(world, config, monkeypatch):
-    monkeypatch.setattr(tensorrt_engine, "compiled_kernels", lambda _: b"/nowhere.so")
+def test_kernels_that_cannot_be_loaded(world, config, opened, monkeypatch, caplog):
+    """As those of a newer CUDA than the driver's are."""
+    monkeypatch.setattr(tensorrt_engine, "compiled_kernels", lambda *_: b"/nowhere.so")
     with pytest.raises(EngineError, match="CUDA cannot load the kernels of the stages on Stand-in GPU"):
-        open_engine(config())
+        open_engine(config(tensorrt__gpu_stages="on"))
+    engine = opened()
+    assert type(pipeline_for(engine)) is Pipeline
+    assert "CUDA cannot load the kernels of the stages" in engine.details()["stages"]
+    assert "only the network runs on the GPU, the other stages in numpy: CUDA cannot load the kernels" in caplog.text
 
 
 def test_stages_may_be_turned_off(world, opened, kernels):
@@ -205,6 +250,14 @@ def test_without_the_compiler_the_stages_run_in_numpy_and_the_log_says_so(world,
 def test_kernels_are_compiled_before_the_engine_is_opened(world, config, kernels):
     prepare_engine(config(), BuildWatch(print))
     assert kernels == [(8, 7)]
+
+
+def test_kernels_are_kept_where_engines_are(world, config, monkeypatch):
+    folders = []
+    monkeypatch.setattr(tensorrt_engine, "compiled_kernels", lambda _, folder: folders.append(folder) or b"")
+    made = config()
+    prepare_engine(made, BuildWatch(print))
+    assert [str(folder) for folder in folders] == [made.tensorrt.cache_dir]
 
 
 def test_stages_are_checked_when_the_engine_is_opened(world, config, opened, kernels, monkeypatch):

@@ -1,7 +1,7 @@
 """The part of `pycuda.driver` that the runtime uses, over the C driver of the tests, with the habits of the real one (2025.1).
 
-Those are: nothing works without a context that was pushed through pycuda; memory is freed with its last reference; `detach` gives a
-primary context back but leaves it on the driver's stack of the thread.
+Those are: nothing works without a context that was pushed through pycuda; memory is freed with its last reference, but not on another
+thread than the context's, where it is lost; `detach` gives a primary context back but leaves it on the driver's stack of the thread.
 """
 
 import ctypes
@@ -81,7 +81,7 @@ def _stack():
 
 class Context:
     def __init__(self, handle, device):
-        self.handle, self._device, self._valid = handle, device, True
+        self.handle, self._device, self._valid, self._thread = handle, device, True, threading.get_ident()
 
     def push(self):
         if _stack():
@@ -116,7 +116,7 @@ class _Owned:
         self._context = _stack()[-1]
 
     def _free(self, function, handle):
-        if not self._context._valid:
+        if not self._context._valid or (self._context not in _stack()[-1:] and self._context._thread != threading.get_ident()):
             return
         self._context.push()
         _call(function, handle)
