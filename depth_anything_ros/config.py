@@ -40,7 +40,8 @@ class TensorRtConfig:
     cache_max_mib: int = _param(4096, "MiB that the folder may hold; beyond it, the least recently used engines go", "configure", (16, 1048576))
     gpu_stages: str = _param(
         "auto",
-        "the stages around the network: auto: on the GPU where NVRTC is installed and fits the driver, otherwise in numpy; on: on the GPU or not at all; off: in numpy",
+        "the stages around the network: auto: on the GPU where NVRTC is installed and fits the driver, otherwise in numpy; "
+        "on: on the GPU or not at all; off: in numpy",
         "configure",
         choices=("auto", "on", "off"),
     )
