@@ -115,9 +115,10 @@ class MetricConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW and its schedule.
+    """The optimiser and its schedule.
 
     Attributes:
+        name: `adamw` (the paper's), or `muon`, with which small networks need far fewer steps; see `muon.py`.
         learning_rate: of the encoder.
         decoder_factor: the decoder's learning rate is this many times the encoder's.
         schedule: `linear` (to 0) or `cosine` (to 0.002 of the learning rate), over all steps.
@@ -128,6 +129,7 @@ class OptimiserConfig:
         average_decay: of the averaged weights, which are the ones that are used; 0: none.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: Above0 = 5e-6
     decoder_factor: Above0 = 10.0
     schedule: Literal["linear", "cosine"] = "linear"

@@ -21,7 +21,8 @@ from .encoder import PATCH
 from .export_checkpoint import ExportMismatch, export_checkpoint
 from .export_pretrained import PUBLISHED, PretrainedError, architecture_from_text, export_pretrained, find_weights
 from .golden import with_golden
-from .precision import CALIBRATION_METHODS, FLOAT_GROUPS, PRECISIONS, convert, require_modelopt
+from .half_weights import with_half_weights
+from .precision import CALIBRATION_METHODS, FLOAT_GROUPS, PRECISIONS, contract_of, convert, require_modelopt
 from .weights import WeightsError
 
 
@@ -84,6 +85,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def _add_precision(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network; input and output stay float32 (default: %(default)s)")
+    group.add_argument("--half-weights", action="store_true", help="fp32: store the weights in half precision, which halves the file")
     group.add_argument(
         "--calibration", metavar="FOLDER", type=Path, help="fp16, int8: pictures that set the ranges; on every fourth of them the loss is measured"
     )
@@ -104,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         images = None if args.precision == "fp32" else _ready_to_convert(args.calibration)
         content = _checkpoint(args) if args.pretrained is None else _pretrained(args)
+        if args.half_weights:
+            content = with_half_weights(content, contract_of(content).input_sizes_hw[0])
         content = with_golden(content if images is None else _converted(args, content, images))
         _write(args.out, content)
     except (OSError, ConfigError, EngineError, ExportMismatch, PrecisionError, PretrainedError, WeightsError) as error:
@@ -138,6 +142,8 @@ def _check_precision(parser: argparse.ArgumentParser, args: argparse.Namespace) 
         parser.error(f"--precision {args.precision} needs --calibration FOLDER: pictures of the places where the model will be used")
     if args.precision == "fp32" and args.calibration is not None:
         parser.error("--calibration goes with --precision fp16 or int8")
+    if args.precision != "fp32" and args.half_weights:
+        parser.error("--half-weights goes with --precision fp32; the others choose the type of every weight themselves")
     for name in ("calibration_method", "keep_float"):
         if args.precision != "int8" and getattr(args, name) is not None:
             parser.error(f"--{name.replace('_', '-')} goes with --precision int8")

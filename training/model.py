@@ -31,23 +31,20 @@ class ConvBlock(nn.Sequential):
         )
 
 
-class InvertedResidual(nn.Module):
-    """Widen, depthwise convolution, narrow, add. Source: MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), figure 4b."""
+class Residual(nn.Module):
+    """Two full convolutions and a sum. Source: ResNet (He et al. 2016, arXiv:1512.03385), figure 5, left.
 
-    def __init__(self, channels: int, expansion: int, kernel: int) -> None:
+    A CPU trains them nearly three times as fast, per operation, as depthwise convolutions in bfloat16.
+    """
+
+    def __init__(self, channels: int) -> None:
         """Keep size and channels."""
         super().__init__()
-        wide = channels * expansion
-        self.layers = nn.Sequential(
-            ConvBlock(channels, wide, 1),
-            ConvBlock(wide, wide, kernel, groups=wide),
-            nn.Conv2d(wide, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        self.layers = nn.Sequential(ConvBlock(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> the same."""
-        return x + self.layers(x)
+        return functional.relu(x + self.layers(x))
 
 
 class AttentionBlock(nn.Module):
@@ -100,9 +97,8 @@ class CompactStudent(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, int, int, int, int] = (16, 40, 72, 104, 128),
+        channels: tuple[int, int, int, int, int] = (16, 32, 64, 128, 160),
         blocks: tuple[int, int, int] = (1, 2, 3),
-        expansion: int = 3,
         context_layers: int = 3,
         decoder: int = 48,
     ) -> None:
@@ -110,41 +106,38 @@ class CompactStudent(nn.Module):
 
         Args:
             channels: at 1/2, 1/4, 1/8, 1/16, 1/32 of the input's size.
-            blocks: inverted residuals at 1/4, 1/8, 1/16.
-            expansion: widening inside them.
+            blocks: residual blocks at 1/4, 1/8, 1/16.
             context_layers: attention blocks at 1/32.
             decoder: channels of the decoder.
         """
         super().__init__()
         c2, c4, c8, c16, c32 = channels
-        self.stem = nn.Sequential(ConvBlock(3, c2, 3, 2), ConvBlock(c2, c2, 3))
-        self.down4 = nn.Sequential(ConvBlock(c2, c4, 3, 2), *[InvertedResidual(c4, 2, 3) for _ in range(blocks[0])])
-        self.down8 = nn.Sequential(ConvBlock(c4, c8, 3, 2), *[InvertedResidual(c8, expansion, 5) for _ in range(blocks[1])])
-        self.down16 = nn.Sequential(ConvBlock(c8, c16, 3, 2), *[InvertedResidual(c16, expansion, 5) for _ in range(blocks[2])])
+        self.stem = ConvBlock(3, c2, 3, 2)
+        self.down4 = nn.Sequential(ConvBlock(c2, c4, 3, 2), *[Residual(c4) for _ in range(blocks[0])])
+        self.down8 = nn.Sequential(ConvBlock(c4, c8, 3, 2), *[Residual(c8) for _ in range(blocks[1])])
+        self.down16 = nn.Sequential(ConvBlock(c8, c16, 3, 2), *[Residual(c16) for _ in range(blocks[2])])
         self.down32 = nn.Sequential(ConvBlock(c16, c16, 3, 2, groups=c16), ConvBlock(c16, c32, 1))
         self.context = GlobalContext(c32, context_layers)
         self.lateral = nn.ModuleList(nn.Conv2d(c, decoder, 1) for c in (c4, c8, c16, c32))
         self.fuse = nn.ModuleList(ConvBlock(decoder, decoder) for _ in range(3))
-        self.narrow = ConvBlock(decoder, c2, 1)
-        self.head = nn.Sequential(ConvBlock(c2, c2), nn.Conv2d(c2, 1, 3, padding=1))
-        nn.init.constant_(self.head[-1].bias, math.log(3.0))
-        nn.init.normal_(self.head[-1].weight, std=0.01)
+        self.head = nn.Conv2d(decoder, 4, 3, padding=1)
+        nn.init.constant_(self.head.bias, math.log(3.0))
+        nn.init.normal_(self.head.weight, std=0.01)
 
-    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """(N, 3, h, w) normalised RGB -> maps at 1/2, 1/4, 1/8, 1/16 and, with the whole image in view, 1/32 of its size."""
-        half = self.stem(image)
-        quarter = self.down4(half)
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(N, 3, h, w) normalised RGB -> maps at 1/4, 1/8, 1/16 and, with the whole image in view, 1/32 of its size."""
+        quarter = self.down4(self.stem(image))
         eighth = self.down8(quarter)
         sixteenth = self.down16(eighth)
-        return half, quarter, eighth, sixteenth, self.context(self.down32(sixteenth))
+        return quarter, eighth, sixteenth, self.context(self.down32(sixteenth))
 
-    def fused(self, features: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-        """Decode what `features` returned up to the head: (N, C, h / 2, w / 2)."""
-        half, quarter, eighth, sixteenth, coarse = features
+    def fused(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+        """Decode what `features` returned up to the head: (N, C, h / 4, w / 4)."""
+        quarter, eighth, sixteenth, coarse = features
         x = self.lateral[3](coarse)
         for level, skip in ((2, sixteenth), (1, eighth), (0, quarter)):
             x = self.fuse[level](_double(x) + self.lateral[level](skip))
-        return _double(self.narrow(x)) + half
+        return x
 
     def last(self, fused: Tensor) -> Tensor:
         """Predict from what `fused` returned; half precision would leave the output a few levels.
@@ -152,7 +145,7 @@ class CompactStudent(nn.Module):
         Returns:
             (N, h, w) log metres of the canonical camera, unbounded; the training losses need gradients outside the range.
         """
-        return _double(self.head(fused))[:, 0]
+        return _double(functional.pixel_shuffle(self.head(fused), 2))[:, 0]
 
     def log_depth(self, image: Tensor) -> Tensor:
         """(N, 3, h, w) normalised RGB -> (N, h, w) log metres; see `last`."""

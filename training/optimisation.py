@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .config import OptimiserConfig
+from .muon import Muon, is_orthogonal
 from .networks import Network
 
 COSINE_FLOOR = 0.002
@@ -15,7 +16,7 @@ COSINE_FLOOR = 0.002
 
 
 def make_optimiser(model: nn.Module, network: Network, config: OptimiserConfig) -> torch.optim.AdamW:
-    """Return AdamW over what learns, in groups: encoder or the rest, and with weight decay or (biases, norms) without.
+    """Return AdamW or Muon over what learns, in groups: encoder or the rest, and with weight decay or (biases, norms) without.
 
     Args:
         model: all that is trained.
@@ -23,19 +24,21 @@ def make_optimiser(model: nn.Module, network: Network, config: OptimiserConfig) 
         config: rates.
     """
     encoder = {id(parameter) for name, parameter in network.named_parameters() if network.is_encoder(name)}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
+            orthogonal = config.name == "muon" and is_orthogonal(parameter)
+            groups.setdefault((id(parameter) in encoder, parameter.ndim > 1, orthogonal), []).append(parameter)
     settings = [
         {
             "params": parameters,
+            "orthogonal": orthogonal,
             "weight_decay": config.weight_decay if decays else 0.0,
             "lr": config.learning_rate * (1 if in_encoder else config.decoder_factor),
         }
-        for (in_encoder, decays), parameters in groups.items()
+        for (in_encoder, decays, orthogonal), parameters in groups.items()
     ]
-    optimiser = torch.optim.AdamW(settings, betas=(0.9, 0.999), fused=True)
+    optimiser = (Muon if config.name == "muon" else torch.optim.AdamW)(settings, betas=(0.9, 0.999), fused=True)
     for group in optimiser.param_groups:
         group["full_lr"] = group["lr"]
     return optimiser

@@ -18,9 +18,11 @@ from training.checkpoint import TrainingRecord, save_checkpoint  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.export import main  # noqa: E402
 from training.export_checkpoint import ExportMismatch, export_free_size  # noqa: E402
+from training.half_weights import LEAST_VALUES, TOLERANCE, with_half_weights  # noqa: E402
 from training.networks import build_network, open_network  # noqa: E402
 from training.predictors import open_predictor  # noqa: E402
 
+from ..models import tiny_onnx  # noqa: E402
 from .made_up import COMPACT, VIT, scene  # noqa: E402
 
 
@@ -95,3 +97,32 @@ def test_a_graph_that_computes_something_else_is_not_shipped(tmp_path: Path) -> 
 
     with pytest.raises(ExportMismatch, match="ONNX Runtime differs from torch by 1.0"):
         export_free_size(Restless(), checkpoint_contract(load_config("student", None, ["data.sizes_hw=[[64, 96]]"]), {}))
+
+
+def test_half_weights_halve_the_file_and_hardly_change_the_output(tmp_path: Path) -> None:
+    wide = "network.architecture={channels: [8, 16, 32, 64, 64], blocks: [1, 1, 1], context_layers: 1, decoder: 32}"
+    path = _checkpoint(tmp_path, "metric", wide, "data.sizes_hw=[[96, 128]]")
+    full, half = tmp_path / "full.onnx", tmp_path / "half.onnx"
+    assert main([str(path), "--out", str(full)]) == main([str(path), "--out", str(half), "--half-weights"]) == 0
+    types = [weight.data_type for weight in onnx.load(half).graph.initializer if np.prod(weight.dims) >= LEAST_VALUES]
+    assert set(types) == {onnx.TensorProto.FLOAT16}
+    assert sum(len(weight.raw_data) for weight in onnx.load(half).graph.initializer) < 0.55 * sum(
+        len(weight.raw_data) for weight in onnx.load(full).graph.initializer
+    )
+    image = np.random.default_rng(1).normal(size=(2, 3, 96, 160)).astype(np.float32)
+    outputs = [onnxruntime.InferenceSession(str(model)).run(None, {"image": image})[0] for model in (full, half)]
+    assert outputs[1].dtype == np.float32
+    assert np.abs(outputs[1] / outputs[0] - 1).max() < TOLERANCE
+    assert not np.array_equal(*outputs)
+
+
+def test_weights_that_do_not_bear_half_precision_are_refused(tmp_path: Path) -> None:
+    model = onnx.load_model_from_string(tiny_onnx())
+    large = onnx.numpy_helper.from_array(np.full(LEAST_VALUES, 1e-9, np.float32), "tiny")  # nothing is left of it in half precision
+    model.graph.initializer.append(large)
+    last = model.graph.node[-1]
+    wanted, last.output[0] = last.output[0], "before"
+    total = onnx.helper.make_node("ReduceSum", ["tiny"], ["total"], keepdims=0)
+    model.graph.node.extend([total, onnx.helper.make_node("Div", ["before", "total"], [wanted])])
+    with pytest.raises(ExportMismatch, match="half precision"):
+        with_half_weights(model.SerializeToString(), (32, 32))

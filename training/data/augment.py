@@ -56,38 +56,53 @@ def flip(sample: Sample) -> Sample:
 
 
 def photometric(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Change colours, sharpness and noise, nothing geometric: (H, W, 3) uint8 -> the same."""
+    """Change colours, light, sharpness and noise, nothing geometric: (H, W, 3) uint8 -> the same.
+
+    Colours change much, sharpness and noise little: making a camera's image as small as a network's input takes most of its blur,
+    noise and JPEG artefacts away, and a network that never sees a sharp edge does not learn to draw one.
+    """
     image = _colours(rgb, rng)
-    if rng.random() < 0.5:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.6)))
-    if rng.random() < 0.1:
+    if rng.random() < 0.3:
+        image = _uneven_light(image, rng)
+    if rng.random() < 0.25:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9)))
+    if rng.random() < 0.05:
         image = _motion_blur(image, rng)
-    if rng.random() < 0.15:
+    if rng.random() < 0.05:
         small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
-    if rng.random() < 0.4:
-        noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 12)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
-        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 90))))
+        noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 7)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.15:
+        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))))
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     return image
 
 
 def _colours(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Saturation, white balance, brightness, contrast and gamma as one matrix and one table."""
-    saturation = 0.0 if rng.random() < 0.06 else float(np.clip(rng.normal(0.85, 0.35), 0, 1.7))
+    """Saturation, order of the channels, white balance, brightness, contrast and gamma as one matrix and one table."""
+    saturation = 0.0 if rng.random() < 0.1 else float(np.clip(rng.normal(0.85, 0.35), 0, 1.7))
     luma = np.array([0.299, 0.587, 0.114])
     matrix = saturation * np.eye(3) + (1 - saturation) * np.tile(luma, (3, 1))
-    matrix = np.diag(np.exp(rng.normal(0, 0.1, 3))) @ matrix
+    if rng.random() < 0.15:
+        matrix = matrix[rng.permutation(3)]
+    matrix = np.diag(np.exp(rng.normal(0, 0.15, 3))) @ matrix
     image = cv2.transform(rgb, matrix)
-    gain, bias, gamma = np.exp(rng.normal(0, 0.2)), rng.normal(0, 0.06), np.exp(rng.normal(0, 0.25))
+    gain, bias, gamma = np.exp(rng.normal(0, 0.25)), rng.normal(0, 0.08), np.exp(rng.normal(0, 0.35))
     ramp = np.clip((np.arange(256) / 255 - 0.5) * gain + 0.5 + bias, 0, 1) ** gamma
     return cv2.LUT(image, (ramp * 255).astype(np.uint8))
 
 
+def _uneven_light(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Smooth gains of 0.5 to 2 or so over the image: shade, windows, vignettes."""
+    coarse = rng.normal(0, 0.25, (int(rng.integers(2, 5)), int(rng.integers(2, 6)))).astype(np.float32)
+    gain = np.exp(cv2.resize(coarse, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_CUBIC))
+    return np.clip(rgb * gain[..., None], 0, 255).astype(np.uint8)
+
+
 def _motion_blur(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    length = int(rng.integers(3, 9))
+    length = int(rng.integers(3, 6))
     kernel = np.zeros((length, length), np.float32)
     direction = rng.integers(3)
     if direction == 2:

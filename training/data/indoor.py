@@ -9,10 +9,12 @@ import numpy as np
 from . import furniture
 from .furniture import Frame, Stage
 from .library import Library
-from .scene import Lamp, Material, Matrix, Scene, camera_pose
+from .scene import Lamp, Material, Matrix, Scene, camera_pose, yaw_rotation
 
 PoseSampler = Callable[[np.random.Generator], Matrix]
 """Draws world_T_camera (4x4)."""
+LEVEL, OBLIQUE, STEEP = (-0.05, 0.3), (0.3, 1.0), (1.0, 1.57)
+"""How far a camera before a table looks down, in radians."""
 
 
 def _shell(stage: Stage, w: float, d: float, h: float) -> None:
@@ -228,7 +230,7 @@ def build_warehouse(library: Library, rng: np.random.Generator) -> tuple[Scene, 
 
 
 def build_tabletop(library: Library, rng: np.random.Generator) -> tuple[Scene, PoseSampler]:
-    """A table (or bench, shelf, bin) with objects seen from 0.4 to 1.3 m, from oblique to straight down."""
+    """A table (or bench, shelf, bin) with objects seen from 0.4 to 2.2 m, from the height of the things to straight down."""
     stage = Stage(Scene(sky=library.draw_sky(rng, "indoor")), library, rng)
     w, d, h = stage.uniform(2.5, 6), stage.uniform(2.5, 6), stage.uniform(2.4, 3.2)
     _shell(stage, w, d, h)
@@ -249,13 +251,22 @@ def build_tabletop(library: Library, rng: np.random.Generator) -> tuple[Scene, P
     for _ in range(rng.integers(1, 22)):
         offset = np.clip(rng.normal(0, spread, 2), -0.47, 0.47) * (depth, width)
         furniture.clutter(stage, f.point((*offset, height)), stage.uniform(*sizes))
+    for _ in range(rng.integers(0, 4)):  # what stands close behind ends the view in a still life
+        at, turn = (stage.uniform(0.3, 1.2) * depth, stage.uniform(-0.8, 0.8) * width, height + stage.uniform(0, 0.4)), stage.uniform(0, 6.3)
+        size = (stage.uniform(0.02, 0.4), stage.uniform(0.3, 1.4), stage.uniform(0.4, 1.6))
+        stage.scene.add("box", f.point(at), size, yaw_rotation(turn), stage.any_material(), label="structure")
+    return stage.scene, _looking_at_table(f, width, depth, height)
+
+
+def _looking_at_table(f: Frame, width: float, depth: float, height: float) -> PoseSampler:
+    """Cameras around a table's top: level, oblique, or from above and then also rolled."""
 
     def sample(chance: np.random.Generator) -> Matrix:
-        pitch = -chance.uniform(0.3, 1.0) if chance.random() < 0.6 else -chance.uniform(1.0, 1.57)
-        distance, yaw = chance.uniform(0.4, 1.4), chance.uniform(0, 6.3)
+        pitch = -chance.uniform(*LEVEL if (draw := chance.random()) < 0.3 else OBLIQUE if draw < 0.7 else STEEP)
+        distance, yaw = chance.uniform(0.4, 2.2 if draw < 0.3 else 1.4), chance.uniform(0, 6.3)
         target = f.point((*(chance.normal(0, 0.12, 2) * (depth, width)), height))
         back = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)]) * distance
         roll = chance.normal(0, 0.06) if chance.random() < 0.8 else chance.uniform(0, 6.3)
-        return camera_pose(target - back, yaw, pitch, roll if pitch < -1 else chance.normal(0, 0.06))
+        return camera_pose(target - back, yaw, pitch, roll if pitch < -STEEP[0] else chance.normal(0, 0.06))
 
-    return stage.scene, sample
+    return sample
