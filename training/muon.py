@@ -2,6 +2,7 @@
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks" (iteration and its coefficients); Liu et al. 2025,
 "Muon is scalable for LLM training" (arXiv:2502.16982; the factor that makes a step as large as AdamW's, so that rates carry over).
+PyTorch's own `torch.optim.Muon` (2.9 and later) takes matrices only, no convolutions.
 """
 
 from __future__ import annotations
