@@ -7,14 +7,12 @@ The peer (this process) is all cameras and all subscribers; the node runs in a p
 
 from __future__ import annotations
 
-import argparse
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from std_msgs.msg import Header
 
 from depth_anything_ros.messages import color_image
 
-from .node import VGA, finish, percentiles, start, wait_for
+from .node import VGA, arguments, finish, percentiles, run_all, start, wait_for
 
 NAMES = ("front", "left", "right")
 SHOWN_STAGES = ("wait", "infer", "callback_to_depth", "age")
@@ -155,16 +153,8 @@ def scenarios(quick: bool) -> list[Scenario]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run all scenarios (or those named) and write the figures."""
-    parser = argparse.ArgumentParser(prog="benchmarks.cameras", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer seconds, for trying it out")
-    parser.add_argument("--only", nargs="+", default=[], help="names of scenarios to run")
-    parser.add_argument("--output", type=Path, default=Path("benchmark_out/cameras.json"), help="JSON file to write (default: %(default)s)")
-    args = parser.parse_args(argv)
-    result: dict[str, Any] = {"machine": start(), "scenarios": {}}
-    for scenario in scenarios(args.quick):
-        if not args.only or scenario.name in args.only:
-            print(f"{scenario.name} ...", file=sys.stderr, flush=True)
-            result["scenarios"][scenario.name] = run(scenario)
+    args = arguments("cameras", __doc__, argv)
+    result = {"machine": start(), "scenarios": run_all(scenarios(args.quick), run, args.only)}
     finish(result, args.output)
     return 0
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,22 +243,36 @@ def scenarios(quick: bool) -> list[Scenario]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run all scenarios (or those named) and write the figures."""
-    parser = argparse.ArgumentParser(prog="benchmark.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer frames, for trying it out")
-    parser.add_argument("--only", nargs="+", default=[], help="names of scenarios to run")
-    parser.add_argument("--output", type=Path, default=Path("benchmark_out/node.json"), help="JSON file to write (default: %(default)s)")
-    args = parser.parse_args(argv)
-    result: dict[str, Any] = {"machine": start(), "scenarios": {}}
-    result["onnxruntime_alone"] = onnxruntime_alone(2 if args.quick else 10)
-    for scenario in scenarios(args.quick):
-        if not args.only or scenario.name in args.only:
-            print(f"{scenario.name} ...", file=sys.stderr, flush=True)
-            result["scenarios"][scenario.name] = run(scenario)
+    args = arguments("node", __doc__, argv)
+    machine = start()
+    alone = onnxruntime_alone(2 if args.quick else 10)
+    result: dict[str, Any] = {"machine": machine, "scenarios": run_all(scenarios(args.quick), run, args.only), "onnxruntime_alone": alone}
     saturated = result["scenarios"].get("default_model_vga_saturated")
     if saturated:
-        result["saturated_share_of_onnxruntime_alone"] = round(saturated["output_hz"] / result["onnxruntime_alone"]["best_hz"], 3)
+        result["saturated_share_of_onnxruntime_alone"] = round(saturated["output_hz"] / alone["best_hz"], 3)
     finish(result, args.output)
     return 0
+
+
+def arguments(name: str, description: str, argv: list[str] | None) -> argparse.Namespace:
+    """Return `quick`, `only` and `output` of a benchmark's command line."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything, for trying it out")
+    parser.add_argument("--only", nargs="+", default=[], help="names of scenarios to run")
+    parser.add_argument("--output", type=Path, default=Path(f"benchmark_out/{name}.json"), help="JSON file to write (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run_all(scenarios: Sequence[Any], run: Callable[[Any], dict[str, Any]], only: list[str]) -> dict[str, Any]:
+    """Return the figures of all scenarios (or of those named) by name."""
+    figures = {}
+    for scenario in scenarios:
+        if not only or scenario.name in only:
+            print(f"{scenario.name} ...", file=sys.stderr, flush=True)
+            figures[scenario.name] = run(scenario)
+    return figures
 
 
 def start() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The two devices that the tests run on: the kernels compiled by g++ behind a strict fake of pycuda, and a real GPU."""
 
 import ctypes
+import gc
 import importlib.util
 import shutil
 import subprocess
@@ -13,7 +14,10 @@ import pytest
 
 from depth_anything_ros.cuda.sources import SOURCE, compiled_kernels
 
+from ..models import tiny_contract
 from .fake_driver import FakeDriver
+from .fake_engine import FakeEngine
+from .pipelines import METRIC
 
 HERE = Path(__file__).parent
 
@@ -74,3 +78,22 @@ def opencv_alone():
     cv2.ipp.setUseIPP(False)
     yield
     cv2.ipp.setUseIPP(was)
+
+
+@pytest.fixture
+def engine(host_library):
+    """Return a function that opens an engine for a contract; in the end nothing of any is left."""
+    engines = []
+
+    def make(**changes):
+        dtype, memory_bytes = changes.pop("dtype", "float32"), changes.pop("memory_bytes", 2**30)
+        engines.append(FakeEngine(host_library, tiny_contract(**(METRIC | changes)), dtype, memory_bytes))
+        return engines[-1]
+
+    yield make
+    for opened in engines:
+        opened.close()
+        gc.collect()
+        assert not opened.driver.live
+        assert not opened.session.graphs
+        assert not opened.driver.pinned

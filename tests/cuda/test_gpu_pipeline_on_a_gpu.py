@@ -17,7 +17,7 @@ from depth_anything_ros.pipeline import Pipeline, infer_together, pipeline_for
 from depth_anything_ros.prediction import Request
 
 from ..models import tiny_contract
-from .test_gpu_pipeline import ALL, assert_same, assert_twins, batch_of, camera, image
+from .pipelines import ALL, assert_same, assert_twins, batch_of, camera, image
 
 pytestmark = pytest.mark.gpu
 if importlib.util.find_spec("pycuda") is None:  # one skipped module says so, not every test
