@@ -135,6 +135,20 @@ def test_scenes_in_turn_keep_their_own_shadows_and_materials(renderer: Renderer,
     assert half_dark[:, 96:].mean() + 20 < half_dark[:, :32].mean() or half_dark[:, :32].mean() + 20 < half_dark[:, 96:].mean()
 
 
+def test_occlusion_darkens_corners_in_the_picture_alone(renderer: Renderer, library: Library) -> None:
+    scene = Scene(sun_rgb=(0, 0, 0), ambient_rgb=(1, 1, 1))
+    scene.add("box", (0, 0, -0.5), (100, 100, 1), material=Material(tint=(0.3, 0.3, 0.3)), label="floor")
+    scene.add("box", (3.5, 0, 0), (1, 50, 50), material=Material(tint=(0.3, 0.3, 0.3)), label="wall")
+    placed, camera = PlacedScene(scene, library), _camera((0, 0, 1.0))
+    plain, dark = renderer.view(placed, camera, 1.0), renderer.view(placed, camera, 1.0, occlusion=1.0)
+    np.testing.assert_array_equal(plain.depth_m, dark.depth_m)
+    share = dark.rgb.mean((1, 2)) / plain.rgb.mean((1, 2))
+    corner = int(48 + FOCAL / 3)
+    assert share[corner] < 0.94
+    assert share[:5].min() > 0.97
+    assert share[-3:].min() > 0.97
+
+
 @pytest.mark.parametrize(("mesh", "limit_px", "far_mesh"), [(mesh, *level) for mesh, levels in FAR_MESHES.items() for level in levels])
 def test_a_mesh_for_far_away_looks_like_the_near_one(renderer: Renderer, library: Library, mesh: str, limit_px: float, far_mesh: str) -> None:
     def image(key: str) -> np.ndarray:

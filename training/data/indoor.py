@@ -134,12 +134,38 @@ def _furnish(stage: Stage, w: float, d: float, h: float, count: int) -> None:
             furniture.set_model(stage, models[rng.integers(len(models))], np.array([x, y, 0.0]), yaw + rng.integers(4) * np.pi / 2)
         else:
             _made_furniture(f, kind, h)
-    for _ in range(rng.integers(0, 10)):
+    for _ in range(rng.integers(0, 16)):
         furniture.clutter(stage, np.array([stage.uniform(0.1, 0.9) * w, stage.uniform(0.1, 0.9) * d, 0.0]), stage.uniform(0.1, 0.6))
+    for _ in range(rng.integers(0, 3)):  # rugs
+        size = (stage.uniform(0.6, 3.0), stage.uniform(0.6, 3.0), 0.02)
+        at = (stage.uniform(0.2, 0.8) * w, stage.uniform(0.2, 0.8) * d, 0.0)
+        stage.scene.add("box", at, size, yaw_rotation(stage.uniform(0, 6.3)), stage.material("fabric"), False, label="floor")
     people = stage.library.models("person", "furniture")
-    for _ in range(rng.integers(0, 3) if people else 0):
+    for _ in range(rng.integers(1, 3) if people and rng.random() < 0.4 else 0):
         at = np.array([stage.uniform(0.2, 0.8) * w, stage.uniform(0.2, 0.8) * d, 0.0])
         furniture.set_model(stage, people[rng.integers(len(people))], at, stage.uniform(0, 6.3))
+
+
+def _line_wall(stage: Stage, w: float, d: float, h: float) -> None:
+    """Stand a row of furniture of one depth along a wall, as in kitchens, offices and before bookshelves; things on top, boards above."""
+    depth, height = stage.uniform(0.3, 0.65), stage.uniform(0.7, 1.0) if (low := stage.rng.random() < 0.6) else stage.uniform(1.6, min(2.3, h - 0.1))
+    along_x, far = stage.rng.random() < 0.5, stage.rng.random() < 0.5
+    length, across = (w, d) if along_x else (d, w)
+    yaw = {(True, False): np.pi / 2, (True, True): -np.pi / 2, (False, False): 0.0, (False, True): np.pi}[along_x, bool(far)]
+    at, end = stage.uniform(0, 0.4) * length, stage.uniform(0.6, 1.0) * length
+    off = across - depth / 2 if far else depth / 2
+    while at < end - 0.4:
+        width = min(stage.uniform(0.4, 1.2), end - at)
+        middle = at + width / 2
+        f = Frame(stage, *((middle, off) if along_x else (off, middle)), 0.0, yaw)
+        (furniture.cabinet if stage.rng.random() < 0.6 else furniture.shelf)(f, width, depth, height)
+        for _ in range(stage.rng.integers(0, 4) if low else 0):
+            furniture.clutter(
+                stage, f.point((stage.uniform(-0.35, 0.35) * depth, stage.uniform(-0.4, 0.4) * width, height)), stage.uniform(0.08, 0.45)
+            )
+        if low and stage.rng.random() < 0.4:
+            furniture.cabinet(Frame(stage, *f.point((-depth / 4, 0, 0))[:2], height + 0.5, yaw), width, 0.3, min(0.7, h - height - 0.6))
+        at += width
 
 
 def _laid_table(f: Frame, width: float, depth: float, height: float) -> None:
@@ -175,7 +201,9 @@ def build_room(library: Library, rng: np.random.Generator) -> tuple[Scene, PoseS
     _shell(stage, w, d, h)
     _wall_decoration(stage, w, d, h)
     _light(stage, w, d, h, int(rng.integers(1, 4)))
-    _furnish(stage, w, d, h, int(np.clip(w * d * stage.uniform(0.15, 0.6), 3, 26)))
+    for _ in range(rng.integers(0, 4)):
+        _line_wall(stage, w, d, h)
+    _furnish(stage, w, d, h, int(np.clip(w * d * stage.uniform(0.15, 0.7), 3, 30)))
     return stage.scene, _standing(w, d, 0.6, 1.9)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import moderngl
 import numpy as np
 import numpy.typing as npt
 
 from .library import Library, MeshPart
+from .occlusion import ambient_light
 from .placed import FAR_M, ITEM, NEAR_M, SHADOW_PX, PlacedScene, light_T_world, projection
 from .scene import Camera, Matrix, Scene
 from .shaders import FRAGMENT, SHADOW_FRAGMENT, SHADOW_VERTEX, SKY_FRAGMENT, SKY_VERTEX, VERTEX
 
 MAX_LAMPS = 4
+GAMMA = 2.2
 ITEM_BLOCK, ALBEDO_UNIT, SHADOW_UNIT = 0, 0, 1
 
 
@@ -79,8 +81,15 @@ class Renderer:
         placed = PlacedScene(scene, self._library)
         return [self.view(placed, camera, exposure) for camera, exposure in zip(cameras, exposures, strict=True)]
 
-    def view(self, placed: PlacedScene, camera: Camera, exposure: float) -> RenderedView:
-        """Render one view of a placed scene; `exposure` multiplies the automatic one (1 = neutral)."""
+    def view(self, placed: PlacedScene, camera: Camera, exposure: float, occlusion: float = 0.0) -> RenderedView:
+        """Render one view of a placed scene.
+
+        Args:
+            placed: what to draw.
+            camera: where from.
+            exposure: multiplies the automatic one (1 = neutral).
+            occlusion: how dark corners are; 0 = as bright as all else, 1 = about as in a real room.
+        """
         self._use(placed)
         camera_T_world = np.linalg.inv(camera.world_T_camera)
         draws = self._draws(placed, placed.visible(camera, camera_T_world))
@@ -101,7 +110,8 @@ class Renderer:
                 culling = self._cull(gpu_part.part.closed)
             gpu_part.vao.render()
         self._draw_sky(placed.scene, camera, sky)
-        return self._read(target, camera, exposure)
+        view = self._read(target, camera, exposure)
+        return darkened(view, occlusion) if occlusion else view
 
     def preview_depth(self, placed: PlacedScene, camera: Camera) -> npt.NDArray[np.float32]:
         """Return only the (H, W) float32 z-depth in metres of a view, +Inf in the sky; to 0.1 % within 10 m, coarser beyond."""
@@ -241,6 +251,15 @@ class Renderer:
         return self._textures[key]
 
 
+def darkened(view: RenderedView, strength: float) -> RenderedView:
+    """Take ambient light out of a view's corners, within a quarter of its median depth; of a view of sky alone nothing."""
+    if view.sky_mask.all():
+        return view
+    radius_m = float(np.clip(np.median(view.depth_m[~view.sky_mask]) / 4, 0.1, 2.0))
+    light = ambient_light(view.depth_m, view.camera.focal_px, radius_m) ** (strength / GAMMA)
+    return replace(view, rgb=(view.rgb * light[..., None] + 0.5).astype(np.uint8))
+
+
 def _columns(matrix: npt.NDArray) -> bytes:
     """Return a matrix in OpenGL's column-major float32 bytes."""
     return np.ascontiguousarray(matrix.T, np.float32).tobytes()
@@ -261,6 +280,6 @@ def _tone_mapped(linear_bits: npt.NDArray[np.uint16], exposure: float) -> npt.ND
     level = float(np.exp(np.mean(np.log(samples.mean(1) + 1e-3))))
     gained = HALF_FLOATS[: int(linear_bits.max()) + 1] * (0.2 * exposure / max(level, 0.02))
     compressed = np.where(gained < 0.6, gained, 1 - 0.16 / (np.maximum(gained, 0.6) - 0.2))
-    table = (np.clip(compressed, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
+    table = (np.clip(compressed, 0, 1) ** (1 / GAMMA) * 255 + 0.5).astype(np.uint8)
     # "clip" never happens, but numpy is faster with it; all four channels lie together in memory
     return np.ascontiguousarray(table.take(linear_bits, mode="clip")[..., :3])

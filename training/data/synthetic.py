@@ -40,6 +40,8 @@ WIDE_HW = (192, 576)
 """Street views come in this shape half of the time: driving cameras are wide, and it has as many pixels as SIZE_HW."""
 VIEWS_PER_SCENE = 4
 TRIES_PER_VIEW = 5
+CLOSE_UP_M, CLOSE_UPS = 1.2, 0.15
+"""Elsewhere than at tables, views with a median depth of less than this are kept with this probability: a robot sees a wall from close by, too."""
 PREVIEW_STEP = 4
 """Whether a view is useful is decided on every n-th pixel in both directions."""
 
@@ -101,9 +103,11 @@ def render_scene(renderer: Renderer, library: Library, seed: int, index: int, ki
     for _ in range(VIEWS_PER_SCENE * TRIES_PER_VIEW):
         camera = draw_camera(rng, sample(rng), size_hw)
         exposure = float(np.exp(rng.normal(0.0, 0.35)))
-        if not has_useful_depth(renderer.preview_depth(placed, camera.subsampled(PREVIEW_STEP)), scene.outdoor):
+        preview = renderer.preview_depth(placed, camera.subsampled(PREVIEW_STEP))
+        close_up = kind != "tabletop" and np.median(preview) < CLOSE_UP_M and rng.random() > CLOSE_UPS
+        if close_up or not has_useful_depth(preview, scene.outdoor):
             continue
-        view = renderer.view(placed, camera, exposure)
+        view = renderer.view(placed, camera, exposure, occlusion=rng.uniform(0.4, 1.6))
         if has_contrast(view.rgb):
             views.append(view)
         if len(views) == VIEWS_PER_SCENE:
