@@ -83,6 +83,8 @@ class LossConfig:
         trim: share of the worst pixels of a pseudo-labelled image that is ignored; 0.1 in V2.
         margin: tokens whose cosine with the frozen encoder's is larger are left out of the alignment.
         silog, metric_affine, metric_gradient, beyond: of the metric stage; `beyond` acts in the sky and beyond range.
+        stability: of the metric stage: every fourth image comes twice, the second time as a camera takes it a moment later, and the
+            two depths should agree, so that depth does not flicker at rest.
     """
 
     gradient: AtLeast0 = 0.0
@@ -92,6 +94,7 @@ class LossConfig:
     metric_affine: AtLeast0 = 0.0
     metric_gradient: AtLeast0 = 0.0
     beyond: AtLeast0 = 0.0
+    stability: AtLeast0 = 0.0
     __pydantic_config__ = _STRICT_KEYS
 
 
@@ -188,6 +191,11 @@ class TrainingConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     run: RunConfig = field(default_factory=RunConfig)
     __pydantic_config__ = _STRICT_KEYS
+
+    @property
+    def retaken_per_batch(self) -> int:
+        """How many of a batch's labelled images come a second time, after all others."""
+        return -(-self.data.labelled_per_batch // 4) if self.stage == "metric" and self.loss.stability else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON gives them back."""

@@ -103,3 +103,16 @@ def beyond_range_loss(log_depth: Tensor, log_at_least: Tensor | float, mask: Ten
         mask: (N, H, W) bool, True = sky or beyond range.
     """
     return _mean_over_images(_masked_mean((log_at_least - log_depth).clamp(min=0), mask), mask)
+
+
+def stability_loss(log_depth: Tensor, log_depth_retaken: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference of what is predicted for an image and for the same one with other noise: no flicker at rest.
+
+    Source: stability training (Zheng et al. 2016, arXiv:1604.04326), equation 2, for log depth.
+
+    Args:
+        log_depth: (N, H, W) predicted log metres.
+        log_depth_retaken: (N, H, W) of the same images with other noise.
+        mask: (N, H, W) bool, True = usable.
+    """
+    return _mean_over_images(_masked_mean((log_depth - log_depth_retaken).abs(), mask), mask)

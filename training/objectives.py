@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .config import TrainingConfig
 from .data.batches import Batch
-from .losses import affine_invariant_loss, beyond_range_loss, gradient_matching_loss, normalise_affine, silog_loss
+from .losses import affine_invariant_loss, beyond_range_loss, gradient_matching_loss, normalise_affine, silog_loss, stability_loss
 from .networks import MIN_LOG_DEPTH, Network, Prediction
 from .unlabelled_losses import cutmix_loss, feature_alignment_loss
 
@@ -68,7 +68,7 @@ class MetricObjective:
 
     def __init__(self, config: TrainingConfig) -> None:
         """Take the weights."""
-        self._loss = config.loss
+        self._loss, self._retaken = config.loss, config.retaken_per_batch
 
     def __call__(self, network: Callable[[Tensor], Prediction], batch: Batch) -> Losses:
         """See `Objective`."""
@@ -88,6 +88,10 @@ class MetricObjective:
         if self._loss.beyond:
             losses["beyond"] = beyond_range_loss(log_depth, torch.log(batch.far_m)[:, None, None], far)
             total = total + self._loss.beyond * losses["beyond"]
+        if self._retaken:
+            first, last = slice(self._retaken), slice(-self._retaken, None)
+            losses["stability"] = stability_loss(log_depth[first], log_depth[last], near[first] | far[first])
+            total = total + self._loss.stability * losses["stability"]
         return {**losses, "total": total}
 
 

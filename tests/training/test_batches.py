@@ -122,6 +122,17 @@ def test_the_frozen_encoder_sees_the_students_image_unless_told_otherwise() -> N
     assert clean.shape == (4, 3, *BatchMaker(_config("student"), MadeUp(), pseudo).batch(0).image.shape[2:])
 
 
+def test_with_stability_every_fourth_image_comes_again_with_other_noise_and_the_same_label() -> None:
+    batch = BatchMaker(_config("metric", "data.labelled_per_batch=6", "loss.stability=0.5"), MadeUp(), None).batch(0)
+    assert batch.names[6:] == batch.names[:2]
+    assert torch.equal(batch.label[6:].nan_to_num(), batch.label[:2].nan_to_num())
+    change = (batch.image[6:] - batch.image[:2]).abs().mean()
+    assert 0.01 < float(change) < 0.4 * float((batch.image[0] - batch.image[1]).abs().mean())
+    others = BatchMaker(_config("metric", "data.labelled_per_batch=6"), MadeUp(), None).batch(0)
+    assert torch.equal(others.image, batch.image[:6]), "the others are what they are without it"
+    assert len(BatchMaker(_config("teacher", "loss.stability=0.5"), MadeUp(), None).batch(0).names) == 2
+
+
 def test_broken_samples_are_replaced_and_named() -> None:
     batch_list = [BatchMaker(_config("teacher"), MadeUp(12, broken=(3, 7)), None).batch(number) for number in range(6)]
     skipped = [item for batch in batch_list for item in batch.skipped]

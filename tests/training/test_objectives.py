@@ -124,3 +124,16 @@ def test_semantic_pretraining_reaches_the_encoder_alone() -> None:
     }
     uniform = replace(batch, label=torch.zeros_like(batch.label))
     assert 0 <= float(objective(model, uniform)["accuracy"]) <= 1
+
+
+def test_depth_that_changes_when_an_image_is_retaken_costs_and_only_where_it_is_asked_for() -> None:
+    label = (1 + 20 * torch.rand(4, 32, 32))[[0, 1, 2, 3, 0]]  # four images, the first of them retaken
+    log_depth = torch.log(label)
+    log_depth[-1] += 0.2
+    batch = _batch(torch.zeros(5, 3, 32, 32), label, None)
+    sizes = "data.labelled_per_batch=4"
+    plain = MetricObjective(_config("metric", sizes))(lambda _: Prediction(log_depth, torch.zeros(1, 1, 4)), batch)
+    losses = MetricObjective(_config("metric", sizes, "loss.stability=0.5"))(lambda _: Prediction(log_depth, torch.zeros(1, 1, 4)), batch)
+    assert float(losses["stability"]) == pytest.approx(0.2, abs=1e-5)
+    assert float(losses["total"] - plain["total"]) == pytest.approx(0.1, abs=1e-5)
+    assert "stability" not in plain

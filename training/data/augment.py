@@ -80,6 +80,16 @@ def photometric(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDA
     return image
 
 
+def retaken(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Take the same view a moment later: a slightly different exposure, other noise, another compression; (H, W, 3) uint8 -> the same."""
+    noise = rng.standard_normal(rgb.shape, dtype=np.float32) * rng.uniform(0.5, 6)
+    image = np.clip(rgb * rng.normal(1, 0.03) + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 95))))
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return image
+
+
 def _colours(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Saturation, order of the channels, white balance, brightness, contrast and gamma as one matrix and one table."""
     saturation = 0.0 if rng.random() < 0.1 else float(np.clip(rng.normal(0.85, 0.35), 0, 1.7))

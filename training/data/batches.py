@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from depth_anything_ros.contract import ModelContract
 
 from ..config import TrainingConfig
-from .augment import Sample, crop_and_resize, flip, photometric
+from .augment import Sample, crop_and_resize, flip, photometric, retaken
 from .order import ShuffledOrder
 from .perturb import perturb
 from .samples import BrokenFileError, DatasetError, LabelledSample
@@ -31,7 +31,7 @@ MAX_BROKEN = 100
 """So many samples in a row that cannot be used end the run."""
 PREFETCH = 2
 """Batches that each worker keeps ready; they lie in shared memory."""
-LABELLED, PSEUDO, SIZE, PERTURB = 1, 2, 3, 4
+LABELLED, PSEUDO, SIZE, PERTURB, RETAKEN = 1, 2, 3, 4, 5
 """Streams of chance, so that a stream does not depend on how much another one draws."""
 
 
@@ -61,7 +61,8 @@ class Batch:
     """Network input and labels.
 
     Attributes:
-        image: (L + U, 3, h, w) float32, normalised; the labelled images come first, the perturbed unlabelled ones follow.
+        image: (L + U, 3, h, w) float32, normalised; the labelled images come first, those of them that are retaken last (see
+            `TrainingConfig.retaken_per_batch`), the perturbed unlabelled ones follow.
         label: (L, h, w) of the labelled images: disparity in 0..1 per image (NaN = unknown), metres (+Inf in the sky and beyond
             range, NaN = unknown) or class numbers (int64), by the stage.
         far_m: (L,) float32, where 'beyond range' begins in the label's metres (metric stage; else 0).
@@ -114,14 +115,16 @@ class BatchMaker:
         size_hw = sizes[int(np.random.default_rng([seed, SIZE, number]).integers(len(sizes)))]
         skipped: list[tuple[str, str]] = []
         labelled = self._draw(self._labelled, self._labelled_order, LABELLED, number, size_hw, skipped)
+        chance = np.random.default_rng([seed, RETAKEN, number, self._rank])
+        labelled += [(name, replace(sample, rgb=retaken(sample.rgb, chance))) for name, sample in labelled[: self._config.retaken_per_batch]]
         label = torch.from_numpy(np.stack([sample.label for _, sample in labelled]))
         image, names = _images([sample for _, sample in labelled]), [name for name, _ in labelled]
         far_m = far_limits([sample for _, sample in labelled], self._config)
         if self._pseudo is None or self._pseudo_order is None:
             return Batch(normalise(image), label, far_m, None, tuple(names), tuple(skipped))
         drawn = self._draw(self._pseudo, self._pseudo_order, PSEUDO, number, size_hw, skipped)
-        chance = torch.Generator().manual_seed(int(np.random.default_rng([seed, PERTURB, number, self._rank]).integers(1 << 62)))
-        view = perturb(_images([sample for _, sample in drawn]), chance, self._config.perturb)
+        generator = torch.Generator().manual_seed(int(np.random.default_rng([seed, PERTURB, number, self._rank]).integers(1 << 62)))
+        view = perturb(_images([sample for _, sample in drawn]), generator, self._config.perturb)
         disparity = torch.from_numpy(np.stack([sample.label for _, sample in drawn]))
         frozen_image = None if view.frozen_image is view.image else normalise(view.frozen_image)
         pseudo = PseudoBatch(disparity, view.partner, view.own_region, frozen_image)
