@@ -51,7 +51,8 @@ class DataConfig:
 
     Attributes:
         labelled: sources, such as `shards:DIR` or `hypersim:DIR`; see `data/open_sources.py`. They are concatenated, not re-weighted.
-        pseudo: pseudo-labels, as `LABELS::IMAGES`: an output folder of make_pseudo_labels and what it was made of.
+        pseudo: pseudo-labels, as `LABELS::IMAGES`: an output folder of make_pseudo_labels and what it was made of. For the student,
+            and, if wanted, for the metric stage.
         validation: sources of scenes that are not trained on.
         validation_images: how many of them are used, evenly spread.
         sizes_hw: (height, width) of the training images in pixels; one is drawn per batch. The first is what is exported.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import TrainingConfig
-from .data.batches import Batch
+from .data.batches import Batch, PseudoBatch
 from .losses import affine_invariant_loss, beyond_range_loss, gradient_matching_loss, normalise_affine, silog_loss, stability_loss
 from .networks import MIN_LOG_DEPTH, Network, Prediction
 from .unlabelled_losses import cutmix_loss, feature_alignment_loss
@@ -42,11 +42,7 @@ class RelativeObjective:
         count = len(batch.label)
         losses = {"labelled": self._labelled(values[:count], batch.label)}
         if batch.pseudo:
-            target = batch.pseudo.disparity
-            known, partner = torch.isfinite(target), batch.pseudo.partner
-            losses["unlabelled"] = cutmix_loss(
-                values[count:], target, target[partner], known, known[partner], batch.pseudo.own_region, self._loss.trim
-            )
+            losses["unlabelled"] = _unlabelled(values[count:], batch.pseudo, self._loss.trim)
             if self._frozen is not None:
                 seen = batch.image[count:] if batch.pseudo.frozen_image is None else batch.pseudo.frozen_image
                 with torch.no_grad():
@@ -63,8 +59,18 @@ class RelativeObjective:
         return loss
 
 
+def _unlabelled(disparity: Tensor, pseudo: PseudoBatch, trim: float) -> Tensor:
+    """Compare (U, h, w) disparity of any scale and shift with pseudo-labels."""
+    target, partner = pseudo.disparity, pseudo.partner
+    known = torch.isfinite(target)
+    return cutmix_loss(disparity, target, target[partner], known, known[partner], pseudo.own_region, trim)
+
+
 class MetricObjective:
-    """Metric fine-tuning: SiLog on log depth, optionally with the relative losses beside it; the sky is only 'far enough'."""
+    """Metric fine-tuning: SiLog on log depth, optionally with the relative losses beside it; the sky is only 'far enough'.
+
+    Pseudo-labelled images, where there are any, keep the shape of real scenes in a network whose metres come from others.
+    """
 
     def __init__(self, config: TrainingConfig) -> None:
         """Take the weights."""
@@ -72,14 +78,15 @@ class MetricObjective:
 
     def __call__(self, network: Callable[[Tensor], Prediction], batch: Batch) -> Losses:
         """See `Objective`."""
-        log_depth, label = network(batch.image).values, batch.label
+        values, label = network(batch.image).values, batch.label
+        log_depth, log_depth_unlabelled = values[: len(label)], values[len(label) :]
         far = torch.isinf(label)
         near = (label > 0) & ~far
         log_target = torch.log(torch.where(near, label, 1.0))
         losses = {"silog": silog_loss(log_depth, log_target, near)}
         total = self._loss.silog * losses["silog"]
         if self._loss.metric_affine:
-            disparity, target = torch.exp(-log_depth.clamp(min=MIN_LOG_DEPTH)), torch.where(near, 1 / label, 0.0)
+            disparity, target = _disparity(log_depth), torch.where(near, 1 / label, 0.0)
             losses["affine"] = affine_invariant_loss(disparity, target, near | far)
             total = total + self._loss.metric_affine * losses["affine"]
         if self._loss.metric_gradient:
@@ -92,7 +99,14 @@ class MetricObjective:
             first, last = slice(self._retaken), slice(-self._retaken, None)
             losses["stability"] = stability_loss(log_depth[first], log_depth[last], near[first] | far[first])
             total = total + self._loss.stability * losses["stability"]
+        if batch.pseudo:
+            losses["unlabelled"] = _unlabelled(_disparity(log_depth_unlabelled), batch.pseudo, self._loss.trim)
+            total = total + losses["unlabelled"]
         return {**losses, "total": total}
+
+
+def _disparity(log_depth: Tensor) -> Tensor:
+    return torch.exp(-log_depth.clamp(min=MIN_LOG_DEPTH))
 
 
 class SemanticObjective:

@@ -54,8 +54,10 @@ def _check(config: TrainingConfig) -> None:
     """Refuse what contradicts the stage; the rest is checked where it is used."""
     if config.stage == "student" and not config.data.pseudo:
         raise ConfigError("a student learns from pseudo-labels: give data.pseudo (LABELS::IMAGES); without them train_teacher is the stage")
-    if config.stage != "student" and (config.data.pseudo or config.network.frozen_encoder):
-        raise ConfigError("data.pseudo and network.frozen_encoder belong to train_student")
+    if config.stage in ("encoder", "teacher") and config.data.pseudo:
+        raise ConfigError("data.pseudo belongs to train_student and finetune_metric")
+    if config.stage != "student" and config.network.frozen_encoder:
+        raise ConfigError("network.frozen_encoder belongs to train_student")
 
 
 def _keys(config: TrainingConfig) -> str:

@@ -137,3 +137,15 @@ def test_depth_that_changes_when_an_image_is_retaken_costs_and_only_where_it_is_
     assert float(losses["stability"]) == pytest.approx(0.2, abs=1e-5)
     assert float(losses["total"] - plain["total"]) == pytest.approx(0.1, abs=1e-5)
     assert "stability" not in plain
+
+
+def test_pseudo_labels_shape_the_metric_networks_disparity_and_leave_its_metres_alone() -> None:
+    label, pseudo = 1 + 20 * torch.rand(2, 32, 32), _pseudo(3, (32, 32))
+    right = torch.cat([torch.log(label), -torch.log(0.1 + 5 * pseudo.disparity)])
+    wrong = torch.cat([torch.log(label), torch.log(0.1 + 5 * pseudo.disparity)])
+    objective, batch = MetricObjective(_config("metric", "loss.metric_affine=1")), _batch(torch.zeros(5, 3, 32, 32), label, pseudo)
+    losses = objective(lambda _: Prediction(right, torch.zeros(1, 1, 4)), batch)
+    assert all(float(value) < 1e-3 for value in losses.values()), "any scale and shift of a pseudo-label is right"
+    other = objective(lambda _: Prediction(wrong, torch.zeros(1, 1, 4)), batch)
+    assert float(other["unlabelled"]) > 0.5
+    assert float(other["silog"]) == float(losses["silog"])

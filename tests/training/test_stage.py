@@ -46,7 +46,8 @@ def test_a_run_prints_its_checkpoint_and_figures(tmp_path: Path, capsys, monkeyp
     ("module", "overrides", "message"),
     [
         ("train_student", ["data.labelled=[shards:x]"], "student: a student learns from pseudo-labels: give data.pseudo"),
-        ("train_teacher", ["data.pseudo=[a::b]"], "teacher: data.pseudo and network.frozen_encoder belong to train_student"),
+        ("train_teacher", ["data.pseudo=[a::b]"], "teacher: data.pseudo belongs to train_student and finetune_metric"),
+        ("finetune_metric", ["network.frozen_encoder=x.pth"], "metric: network.frozen_encoder belongs to train_student"),
         ("train_teacher", [], "teacher: data.labelled .* names no source"),
         ("finetune_metric", ["run.device=cuda", "data.labelled=[shards:x]"], "metric: run.device is cuda, but torch .* sees 0 CUDA devices"),
         ("train_encoder", ["run.stepps=1"], "encoder: training configuration: run.stepps: unexpected"),
