@@ -44,28 +44,46 @@ def overlapped(source: Iterable[A], work: Callable[[A], B], sink: Callable[[Iter
             run.put(worked, work(item))
         run.put(worked, _END)
 
-    threads = [threading.Thread(target=run.guarded, args=(stage,), daemon=True) for stage in (produce, lambda: sink(run.items(worked)))]
     switch_s = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
     try:
-        for thread in threads:
-            thread.start()
+        for stage in (produce, lambda: sink(run.items(worked))):
+            run.start(stage)
         run.guarded(labour)
-        for thread in threads:
-            thread.join()
-    finally:  # Ctrl-C may come while this waits
+        run.wait()
+    finally:  # Ctrl-C may come while this waits; the caller then closes what the stages still use
         run.stop.set()
+        run.wait()
         sys.setswitchinterval(switch_s)
     if run.errors:
         raise run.errors[0]
 
 
 class _Run:
-    """What the stages share: the wish to stop, and why."""
+    """What the stages share: the wish to stop, and why; and which have ended."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.errors: list[BaseException] = []
+        self._ended: list[threading.Event] = []
+
+    def start(self, stage: Callable[[], None]) -> None:
+        """Run a stage on a thread of its own."""
+        ended = threading.Event()
+
+        def run() -> None:
+            try:
+                self.guarded(stage)
+            finally:
+                ended.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        self._ended.append(ended)
+
+    def wait(self) -> None:
+        """Wait until the started stages have ended. A join that Ctrl-C interrupts takes its thread for ended (Python 3.11)."""
+        for ended in self._ended:
+            ended.wait()
 
     def guarded(self, stage: Callable[[], None]) -> None:
         """Run a stage; what it raises stops the others."""

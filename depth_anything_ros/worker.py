@@ -127,3 +127,4 @@ class Worker(Generic[Job]):
                     self._on_error(jobs, error)
             else:
                 return
+            del call, jobs  # a camera that has stopped would keep its last image alive

@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 
@@ -83,3 +84,17 @@ def test_error_of_any_stage_ends_all_and_comes_out(stage):
         overlapped(source(), work, sink)
     assert len(closed) == 1
     assert threading.active_count() == before
+
+
+def test_after_ctrl_c_no_stage_still_uses_what_the_caller_closes():
+    used = []
+
+    def sink(items):
+        list(items)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # which waits for this thread now
+        time.sleep(0.3)
+        used.append(time.monotonic())
+
+    with pytest.raises(KeyboardInterrupt):
+        overlapped(range(3), lambda item: item, sink)
+    assert used

@@ -1,4 +1,6 @@
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -176,6 +178,23 @@ def test_clear_forgets_what_waits_of_one_camera(worker, gate):
     assert worker.clear("unknown") == 0
     finish(worker, gate)
     assert gate.done == ["first", "other"]
+
+
+def test_a_worker_that_waits_keeps_no_image_alive(worker, gate):
+    class Image:
+        pass
+
+    done = threading.Event()
+    worker._process = lambda jobs: done.set()
+    image = Image()
+    alive = weakref.ref(image)
+    worker.submit(image)
+    del image
+    assert done.wait(10)
+    end_s = time.monotonic() + 5
+    while alive() is not None and time.monotonic() < end_s:
+        time.sleep(0.005)
+    assert alive() is None
 
 
 def test_stop_ends_the_thread_and_later_calls_fail(gate):
