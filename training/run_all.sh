@@ -62,7 +62,8 @@ render() { # render FOLDER SEED COUNT
     python -m training.data.synthetic --out "$out/$1" --images "$3" --seed "$2" ${assets:+--assets "$assets"}
     touch "$out/$1.done"
 }
-served="data.sizes_hw=[[128, 160], [128, 160], [96, 256]]" # a network is good at about the height that it was last trained at
+served="data.sizes_hw=[[128, 160], [128, 160], [128, 224], [128, 352]]" # a network is good at about the height that it was last trained at
+pseudo="data.pseudo=[\"$out/labels::$out/unlabelled\"]"
 encoder="$out/encoder/checkpoint.safetensors" teacher="$out/teacher/checkpoint.safetensors" student="$out/student/checkpoint.safetensors"
 
 render train 1 "$images"
@@ -75,9 +76,9 @@ stage teacher train_teacher "network.initial=$encoder"
 export_model "$teacher" "$out/teacher.onnx"
 say "pseudo-labels"
 python -m training.make_pseudo_labels "$out/unlabelled" --teacher "$out/teacher.onnx" --output "$out/labels" --label-size network --workers 2
-stage student train_student "$served" "network.initial=$encoder" "network.frozen_encoder=$encoder" "data.pseudo=[\"$out/labels::$out/unlabelled\"]"
+stage student train_student "$served" "network.initial=$encoder" "network.frozen_encoder=$encoder" "$pseudo"
 export_model "$student" "$out/student_relative.onnx"
-stage metric finetune_metric "$served" "network.initial=$student" "network.initial_parts=all" "optimiser.learning_rate=1.0e-3"
+stage metric finetune_metric "$served" "$pseudo" "data.pseudo_per_batch=6" "network.initial=$student" "network.initial_parts=all" "optimiser.learning_rate=1.0e-3"
 export_model "$out/metric/checkpoint.safetensors" "$out/student_metric.onnx"
 say "the node's pipeline on the exported students"
 picture="$out/picture.jpg"
