@@ -148,7 +148,8 @@ def _furnish(stage: Stage, w: float, d: float, h: float, count: int) -> None:
 
 def _line_wall(stage: Stage, w: float, d: float, h: float) -> None:
     """Stand a row of furniture of one depth along a wall, as in kitchens, offices and before bookshelves; things on top, boards above."""
-    depth, height = stage.uniform(0.3, 0.65), stage.uniform(0.7, 1.0) if (low := stage.rng.random() < 0.6) else stage.uniform(1.6, min(2.3, h - 0.1))
+    depth, low = stage.uniform(0.3, 0.65), stage.rng.random() < 0.6
+    height = stage.uniform(0.7, 1.0) if low else stage.uniform(1.6, min(2.3, h - 0.1))
     along_x, far = stage.rng.random() < 0.5, stage.rng.random() < 0.5
     length, across = (w, d) if along_x else (d, w)
     yaw = {(True, False): np.pi / 2, (True, True): -np.pi / 2, (False, False): 0.0, (False, True): np.pi}[along_x, bool(far)]

@@ -1,6 +1,7 @@
 """Ambient occlusion from a depth image: corners, and what stands close to something, get less of the light that comes from everywhere.
 
-Source: McGuire et al. 2011, "The Alchemy screen-space ambient obscurance algorithm", equation 10; what the image does not show occludes nothing.
+Source: McGuire et al. 2011, "The Alchemy screen-space ambient obscurance algorithm", here with a linear fall-off; what the image does not
+show occludes nothing.
 """
 
 from __future__ import annotations
