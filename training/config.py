@@ -85,7 +85,7 @@ class LossConfig:
         margin: tokens whose cosine with the frozen encoder's is larger are left out of the alignment.
         silog, metric_affine, metric_gradient, beyond: of the metric stage; `beyond` acts in the sky and beyond range.
         stability: of the metric stage: every fourth image comes twice, the second time as a camera takes it a moment later, and the
-            two depths should agree, so that depth does not flicker at rest.
+            two depths should agree.
     """
 
     gradient: AtLeast0 = 0.0

@@ -106,7 +106,7 @@ def beyond_range_loss(log_depth: Tensor, log_at_least: Tensor | float, mask: Ten
 
 
 def stability_loss(log_depth: Tensor, log_depth_retaken: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute difference of what is predicted for an image and for the same one with other noise: no flicker at rest.
+    """Mean absolute difference of what is predicted for an image and for the same one with other noise.
 
     Source: stability training (Zheng et al. 2016, arXiv:1604.04326), equation 2, for log depth.
 

@@ -28,6 +28,11 @@ MIN_LOG_DEPTH = -4.0
 """Where the disparity exp(-log depth) of the compact student stops growing: an untrained one must not overflow."""
 
 
+def disparity_of(log_depth: Tensor) -> Tensor:
+    """Return exp(-log depth), 1/metres for log metres, of any shape; bounded, see `MIN_LOG_DEPTH`."""
+    return torch.exp(-log_depth.clamp(min=MIN_LOG_DEPTH))
+
+
 class Prediction(NamedTuple):
     """What a network says of a batch in training.
 
@@ -98,13 +103,13 @@ class CompactNetwork(Network):
         fused = self.net.fused(features)
         with torch.autocast(image.device.type, enabled=False):
             log_depth = self.net.last(fused.float())
-        values = log_depth if self.max_depth_m else torch.exp(-log_depth.clamp(min=MIN_LOG_DEPTH))
+        values = log_depth if self.max_depth_m else disparity_of(log_depth)
         return Prediction(values, features[-1].flatten(2).transpose(1, 2))
 
     def serve(self, image: Tensor) -> Tensor:
         """See `Network.serve`."""
         if self.max_depth_m is None:
-            return torch.exp(-self.net.log_depth(image).clamp(min=MIN_LOG_DEPTH))
+            return disparity_of(self.net.log_depth(image))
         return torch.exp(torch.clamp(self.net.log_depth(image), math.log(MIN_DEPTH_M), math.log(MAX_DEPTH_M)))
 
     def is_encoder(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from .config import TrainingConfig
 from .data.batches import Batch, PseudoBatch
 from .losses import affine_invariant_loss, beyond_range_loss, gradient_matching_loss, normalise_affine, silog_loss, stability_loss
-from .networks import MIN_LOG_DEPTH, Network, Prediction
+from .networks import Network, Prediction, disparity_of
 from .unlabelled_losses import cutmix_loss, feature_alignment_loss
 
 Losses = dict[str, Tensor]
@@ -86,7 +86,7 @@ class MetricObjective:
         losses = {"silog": silog_loss(log_depth, log_target, near)}
         total = self._loss.silog * losses["silog"]
         if self._loss.metric_affine:
-            disparity, target = _disparity(log_depth), torch.where(near, 1 / label, 0.0)
+            disparity, target = disparity_of(log_depth), torch.where(near, 1 / label, 0.0)
             losses["affine"] = affine_invariant_loss(disparity, target, near | far)
             total = total + self._loss.metric_affine * losses["affine"]
         if self._loss.metric_gradient:
@@ -100,13 +100,9 @@ class MetricObjective:
             losses["stability"] = stability_loss(log_depth[first], log_depth[last], near[first] | far[first])
             total = total + self._loss.stability * losses["stability"]
         if batch.pseudo:
-            losses["unlabelled"] = _unlabelled(_disparity(log_depth_unlabelled), batch.pseudo, self._loss.trim)
+            losses["unlabelled"] = _unlabelled(disparity_of(log_depth_unlabelled), batch.pseudo, self._loss.trim)
             total = total + losses["unlabelled"]
         return {**losses, "total": total}
-
-
-def _disparity(log_depth: Tensor) -> Tensor:
-    return torch.exp(-log_depth.clamp(min=MIN_LOG_DEPTH))
 
 
 class SemanticObjective:

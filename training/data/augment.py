@@ -72,22 +72,27 @@ def photometric(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDA
         small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.3:
-        noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(1, 7)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        image = np.clip(image + _noise(image.shape, rng, 1, 7), 0, 255).astype(np.uint8)
     if rng.random() < 0.15:
-        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))))
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        image = _jpeg(image, rng, 40)
     return image
 
 
 def retaken(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Take the same view a moment later: a slightly different exposure, other noise, another compression; (H, W, 3) uint8 -> the same."""
-    noise = rng.standard_normal(rgb.shape, dtype=np.float32) * rng.uniform(0.5, 6)
+    noise = _noise(rgb.shape, rng, 0.5, 6)
     image = np.clip(rgb * rng.normal(1, 0.03) + noise, 0, 255).astype(np.uint8)
-    if rng.random() < 0.5:
-        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 95))))
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    return image
+    return _jpeg(image, rng, 50) if rng.random() < 0.5 else image
+
+
+def _noise(shape: tuple[int, ...], rng: np.random.Generator, least: float, most: float) -> npt.NDArray[np.float32]:
+    """Gaussian noise of a deviation between `least` and `most` grey levels."""
+    return rng.standard_normal(shape, dtype=np.float32) * rng.uniform(least, most)
+
+
+def _jpeg(image: npt.NDArray[np.uint8], rng: np.random.Generator, least_quality: int) -> npt.NDArray[np.uint8]:
+    _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(least_quality, 95))))
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
 
 
 def _colours(rgb: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -88,7 +88,7 @@ class Renderer:
             placed: what to draw.
             camera: where from.
             exposure: multiplies the automatic one (1 = neutral).
-            occlusion: how dark corners are; 0 = as bright as all else, 1 = about as in a real room.
+            occlusion: how dark corners are; 0 = as bright as all else, 1 = as `ambient_light` says.
         """
         self._use(placed)
         camera_T_world = np.linalg.inv(camera.world_T_camera)
